@@ -1,0 +1,1 @@
+"""Configuration: declared once as dataclasses, read from INI, rendered as sample and manual."""

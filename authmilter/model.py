@@ -1,0 +1,177 @@
+"""The facts of one SMTP transaction, as snapshots that nobody changes.
+
+Bytes of the network stay bytes; domains that are compared or looked up exist besides as lower-case A-labels.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import cached_property
+from ipaddress import IPv4Address, IPv6Address
+from types import MappingProxyType
+from typing import NamedTuple
+
+from authmilter.evidence import AuthResult, Finding
+
+
+class Stage(IntEnum):
+    """Stages of an SMTP transaction, in their order."""
+
+    CONNECT = 0
+    HELO = 1
+    MAIL = 2
+    RCPT = 3
+    DATA = 4
+    HEADER = 5
+    EOH = 6
+    BODY = 7
+    EOM = 8
+
+    @property
+    def label(self) -> str:
+        """Lower-case name, for logs and metrics."""
+        return self.name.lower()
+
+
+class Direction(IntEnum):
+    """Decided once, at MAIL: inbound is verified, outbound is signed."""
+
+    INBOUND = 0
+    OUTBOUND = 1
+
+    @property
+    def label(self) -> str:
+        """Lower-case name, for logs and metrics."""
+        return self.name.lower()
+
+
+class Mailbox(NamedTuple):
+    """An address of the envelope or of a header field.
+
+    `local_part` and `raw_domain` are as received (quotes of the local-part kept); `domain` is the lower-case A-label
+    form, "" if the domain can't be one.
+    """
+
+    local_part: bytes
+    raw_domain: bytes
+    domain: str
+
+    def __bytes__(self) -> bytes:
+        return self.local_part + b"@" + self.raw_domain if self.raw_domain else self.local_part
+
+
+class HeaderField(NamedTuple):
+    """A header field as it was sent: `name` before the colon, `value` after it.
+
+    The value keeps its leading white space and has CRLF at its folds, none at its end, since DKIM signs those octets
+    (RFC 6376 section 3.4.1).
+    """
+
+    name: bytes
+    value: bytes
+
+    @property
+    def raw(self) -> bytes:
+        """The whole field with its final CRLF."""
+        return self.name + b":" + self.value + b"\r\n"
+
+
+class BodyHashKey(NamedTuple):
+    """Which hash of the body is wanted: canonicalisation ``simple`` or ``relaxed``, and `length` from l= or None."""
+
+    canonicalization: str
+    length: int | None
+
+
+class BodyHash(NamedTuple):
+    """SHA-256 of the canonical body; `total` counts all canonical octets, also those beyond the hashed length."""
+
+    digest: bytes
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Who is at the other end.
+
+    `client_ip` is None for local submission and unknown families.  `client_name` is what the MTA verified, "" if
+    nothing; `mta_name` its own name ({j}).
+    """
+
+    client_ip: IPv4Address | IPv6Address | None = None
+    client_name: str = ""
+    client_port: int = 0
+    mta_name: str = ""
+    daemon_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """MAIL and RCPT.
+
+    `reverse_path` None is the null reverse-path ``<>``.  A path that can't be parsed is a Mailbox without domain.
+    `forward_paths` are the recipients so far; `auth_user` is the SASL login, "" if none.
+    """
+
+    reverse_path: Mailbox | None = None
+    forward_paths: tuple[Mailbox, ...] = ()
+    auth_user: str = ""
+    tls: str = ""
+    direction: Direction = Direction.INBOUND
+    local_submission: bool = False
+
+
+class Message:
+    """The header section, and what is known of the body, which is hashed as it passes and not kept."""
+
+    def __init__(
+        self,
+        fields: tuple[HeaderField, ...] = (),
+        *,
+        body_size: int = 0,
+        body_hashes: Mapping[BodyHashKey, BodyHash] = MappingProxyType({}),
+        oversized: str = "",
+    ) -> None:
+        self.fields = fields
+        self.body_size = body_size
+        self.body_hashes = body_hashes
+        self.oversized = oversized  # what was not examined because it was too large, "" if nothing
+
+    @cached_property
+    def index(self) -> Mapping[bytes, tuple[int, ...]]:
+        """Lower-case field name (white space before the colon dropped) -> positions in `fields`, top first."""
+        found: dict[bytes, list[int]] = {}
+        for position, header in enumerate(self.fields):
+            found.setdefault(header.name.strip(b" \t").lower(), []).append(position)
+        return {name: tuple(positions) for name, positions in found.items()}
+
+    def all(self, name: bytes) -> tuple[HeaderField, ...]:
+        """Every field of that (lower-case) name, top first."""
+        return tuple(self.fields[i] for i in self.index.get(name, ()))
+
+    def first(self, name: bytes) -> HeaderField | None:
+        """The topmost field of that (lower-case) name."""
+        positions = self.index.get(name)
+        return self.fields[positions[0]] if positions else None
+
+
+NO_MESSAGE = Message()
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """All facts and results of one transaction at one stage."""
+
+    connection: Connection = Connection()
+    helo: bytes = b""
+    helo_domain: str = ""  # A-label form of the HELO name, "" for literals and what is no domain
+    envelope: Envelope = Envelope()
+    message: Message = NO_MESSAGE
+    queue_id: str = ""
+    results: tuple[AuthResult, ...] = ()
+    findings: tuple[tuple[Stage, Finding], ...] = ()
+    refused_recipients: int = field(default=0, compare=False)
+
+    def results_of(self, method: str) -> tuple[AuthResult, ...]:
+        """Results of one method, in their order."""
+        return tuple(r for r in self.results if r.method == method)

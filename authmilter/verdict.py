@@ -1,0 +1,56 @@
+"""What is decided: an action, the SMTP reply, and the edits to the header section."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Action(StrEnum):
+    """What happens to a command or a message."""
+
+    CONTINUE = "continue"  # nothing is decided yet
+    ACCEPT = "accept"
+    TAG = "tag"  # accept, marked as spam
+    QUARANTINE = "quarantine"  # accept into the MTA's hold queue
+    TEMPFAIL = "tempfail"  # 4yz
+    REJECT = "reject"  # 5yz
+    DISCARD = "discard"  # accept and deliver to nobody
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An SMTP reply with its enhanced status code (RFC 5321 section 4.2, RFC 3463)."""
+
+    code: int
+    enhanced: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderEdit:
+    """One edit to the header section, carried out in the order given.
+
+    * ``insert``: put the field at `index`, counted from the top (0 is above everything).
+    * ``add``: put the field at the end of the header section.
+    * ``delete``: take away occurrence `index` (from 1) of the fields of that name.
+    `value` comes without the blank after the colon and folds with LF, as the milter protocol has it.
+    """
+
+    op: str
+    index: int
+    name: str
+    value: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The decision at one stage; `because` names the symbols that led to it."""
+
+    action: Action
+    reply: Reply | None = None
+    edits: tuple[HeaderEdit, ...] = ()
+    because: tuple[str, ...] = ()
+    score: float = 0.0
+    quarantine_reason: str = ""
+
+
+CONTINUE = Verdict(Action.CONTINUE)
