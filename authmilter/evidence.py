@@ -9,7 +9,7 @@ from types import MappingProxyType
 class Result(StrEnum):
     """Result words of Authentication-Results (RFC 8601 section 2.7)."""
 
-    PASS = "pass"  # the identity is authenticated
+    PASS = "pass"  # noqa: S105  the identity is authenticated
     FAIL = "fail"  # the identity is not what it claims to be
     SOFTFAIL = "softfail"  # SPF ~all: probably not authorised
     NEUTRAL = "neutral"  # SPF ?all: nothing is asserted; DKIM: the signature field is malformed
@@ -47,7 +47,8 @@ class AuthResult:
 class Finding:
     """Something that a check noticed.
 
-    `symbol` is what [scores] weighs; `detail` what was seen, for people; `strength` scales the weight of graded symbols.
+    `symbol` is what [scores] weighs; `detail` what was seen, for people; `strength` scales the weight of
+    graded symbols.
     """
 
     symbol: str

@@ -81,5 +81,3 @@ class BodySink(Protocol):
     def update(self, chunk: bytes) -> None:
         """The next octets, cut anywhere."""
         ...
-
-

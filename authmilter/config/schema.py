@@ -1,0 +1,310 @@
+"""Every section and option of the configuration: the only list there is.
+
+Parsing, defaults, bounds, the sample file, authmilter.conf(5) and `show-config` all come from these dataclasses.
+The docstring of a class is the introduction of its section in the manual.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+from types import MappingProxyType
+from typing import Any, Literal
+
+from authmilter.config.option import FilePath, Mode, Names, Networks, Seconds, Size, Threshold, Workers, option
+from authmilter.verdict import Action
+
+OnTemperror = Literal["", "accept", "defer"]
+Weight = float | Action  # what [scores] gives a symbol
+
+_LOOPBACK: Networks = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+
+
+@dataclass(frozen=True)
+class Milter:
+    """The socket that the MTA connects to, and the processes behind it."""
+
+    socket: Names = option(
+        ("inet:8891@127.0.0.1",),
+        "Where to listen: inet:PORT@ADDRESS, inet6:PORT@ADDRESS or unix:PATH; several by comma.",
+        reload=False,
+    )
+    engine: Literal["native", "libmilter"] = option(
+        "native",
+        "Which implementation of the milter protocol serves: native, or libmilter (through pymilter), which closes "
+        "connections that send packets over 64 KB and takes one socket only.",
+        reload=False,
+    )
+    user: str = option("", "User to become after binding, when started as root.", reload=False)
+    group: str = option("", "Group to become; empty: the user's own.", reload=False)
+    workers: Workers = option(Workers(0), "Processes that serve; auto: one per core.", at_most=256, reload=False)
+    socket_mode: Mode = option(Mode(0o660), "Mode of a unix socket.", reload=False)
+    socket_group: str = option(
+        "", "Group of a unix socket: the one of the MTA, postfix for instance; empty: left as it is.", reload=False
+    )
+    backlog: int = option(512, "Connections that may wait to be accepted.", at_least=1, at_most=65535, reload=False)
+    drain_timeout: Seconds = option(
+        Seconds(30.0), "How long open connections are served after SIGTERM.", at_least=0, at_most=3600
+    )
+    max_message_size: Size = option(
+        Size(50 * 1024 * 1024), "Body octets that are examined; what is beyond is passed on unread.", at_least=1024
+    )
+    command_timeout: Seconds = option(
+        Seconds(20.0),
+        "Time for the answer to one command; checks that take longer end as temperror.  Keep it under the MTA's own "
+        "limit (milter_command_timeout of Postfix: 30s).",
+        at_least=0.1,
+        at_most=600,
+    )
+    message_timeout: Seconds = option(
+        Seconds(60.0),
+        "Time for the verdict on a whole message; checks that take longer end as temperror.  Keep it under the MTA's "
+        "own limit (milter_content_timeout of Postfix: 300s).",
+        at_least=0.1,
+        at_most=3600,
+    )
+    idle_timeout: Seconds = option(
+        Seconds(7200.0), "A connection on which the MTA says nothing for this long is closed.", at_least=1
+    )
+    on_error: Literal["tempfail", "accept"] = option(
+        "tempfail", "What is answered when authmilter itself fails in a way that no check can be blamed for."
+    )
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who we are."""
+
+    authserv_id: str = option(
+        "", "Our name in Authentication-Results (RFC 8601 section 2.5); empty: the MTA's own name, {j}."
+    )
+    local_domains: Names = option((), "Domains that this site receives mail for; a leading dot takes subdomains in.")
+
+
+@dataclass(frozen=True)
+class Network:
+    """Which clients are ours."""
+
+    internal: Networks = option(_LOOPBACK, "Mail from here is outbound: signed, not verified.")
+    trusted_relays: Networks = option((), "Our own mail servers in front of this one: their results are trusted.")
+
+
+@dataclass(frozen=True)
+class Dns:
+    """How questions to the DNS are asked."""
+
+    nameservers: Names = option(
+        (), "Resolvers as ADDRESS or ADDRESS:PORT ([ADDRESS]:PORT for IPv6); empty: the system's."
+    )
+    timeout: Seconds = option(Seconds(3.0), "Time for one query, retries included.", at_least=0.05, at_most=60)
+    cache_size: int = option(
+        20000,
+        "Answers kept by each worker; 0 keeps none, nor any result made from one.",
+        at_least=0,
+        at_most=10_000_000,
+    )
+    max_ttl: Seconds = option(Seconds(86400.0), "An answer is kept for its TTL, but no longer than this.", at_least=0)
+    negative_ttl: Seconds = option(
+        Seconds(300.0), "The same for answers that say that there is nothing (RFC 2308).", at_least=0
+    )
+    servfail_ttl: Seconds = option(
+        Seconds(5.0), "For how long a failed question is not asked again (RFC 9520).", at_least=0, at_most=300
+    )
+
+
+@dataclass(frozen=True)
+class Policy:
+    """From evidence to a decision.
+
+    The preset gives every symbol its weight or action; [scores] changes single ones.  Weights are added up at the end
+    of the message and compared with the thresholds here.
+    """
+
+    preset: Literal["observe", "balanced", "strict"] = option(
+        "balanced", "Defaults of scores and thresholds: see the table below."
+    )
+    enforce: bool = option(True, "no: decide, log and count, but always accept.")
+    tag: Threshold = option(5.0, "Score from which on mail is marked as spam; empty: off.")
+    quarantine: Threshold = option(None, "Score from which on mail is held by the MTA; empty: off.")
+    reject: Threshold = option(12.0, "Score from which on mail is refused; empty: off.")
+
+
+@dataclass(frozen=True)
+class RecipientPolicy:
+    """The options of [policy] for one recipient domain or mailbox; what is not set comes from [policy].
+
+    A message to several recipients gets the mildest of their verdicts, so that nobody loses mail over another's policy.
+    """
+
+    preset: Literal["", "observe", "balanced", "strict"] = option("", "See [policy].")
+    enforce: bool | None = option(None, "See [policy].")
+    tag: Threshold = option(None, "See [policy].")
+    quarantine: Threshold = option(None, "See [policy].")
+    reject: Threshold = option(None, "See [policy].")
+
+
+@dataclass(frozen=True)
+class Iprev:
+    """Reverse DNS of the client, confirmed by a forward lookup (RFC 8601 section 3)."""
+
+    enabled: bool = option(True, "Switch the method on.")
+    max_names: int = option(10, "Names of one address that are looked at.", at_least=1, at_most=100)
+
+
+@dataclass(frozen=True)
+class Spf:
+    """Is the client authorised by the domain of HELO and MAIL FROM (RFC 7208)?"""
+
+    enabled: bool = option(True, "Switch the method on.")
+    helo: bool = option(True, "Check the HELO identity too (RFC 7208 section 2.3).")
+    timeout: Seconds = option(
+        Seconds(20.0), "Time for all lookups of one evaluation (RFC 7208 section 4.6.4).", at_least=0.1, at_most=300
+    )
+    lookup_limit: int = option(10, "Terms that ask the DNS (RFC 7208 section 4.6.4).", at_least=1, at_most=100)
+    void_limit: int = option(2, "Lookups without answer (RFC 7208 section 4.6.4).", at_least=0, at_most=100)
+    on_temperror: OnTemperror = option(
+        "", "accept or defer (451 4.7.24) when the DNS fails; empty: as the preset says."
+    )
+
+
+@dataclass(frozen=True)
+class Dkim:
+    """Are the signatures of the message valid (RFC 6376, 8301, 8463)?"""
+
+    enabled: bool = option(True, "Switch the method on.")
+    max_signatures: int = option(
+        10, "Signatures that are verified; more are counted, not checked.", at_least=1, at_most=100
+    )
+    min_key_bits: int = option(
+        1024,
+        "RSA keys below this are refused (RFC 8301 section 3.2 forbids fewer than 1024).",
+        at_least=1024,
+        at_most=4096,
+    )
+    clock_skew: Seconds = option(
+        Seconds(300.0), "How far a signature may lie in the future, or be past its expiry.", at_least=0, at_most=86400
+    )
+    on_temperror: OnTemperror = option("", "accept or defer (451 4.7.5) when the DNS fails; empty: as the preset says.")
+
+
+@dataclass(frozen=True)
+class Arc:
+    """Who vouches for the authentication before forwarding (RFC 8617)?"""
+
+    enabled: bool = option(True, "Switch the method on.")
+
+
+@dataclass(frozen=True)
+class Dmarc:
+    """Is the author's domain authenticated, and what does it ask for if not (RFC 9989)?"""
+
+    enabled: bool = option(True, "Switch the method on.")
+    on_temperror: OnTemperror = option("", "accept or defer (451 4.7.1) when the DNS fails; empty: as the preset says.")
+
+
+@dataclass(frozen=True)
+class Submission:
+    """Rules for mail of authenticated users."""
+
+    from_must_match: Literal["off", "domain", "login"] = option(
+        "off",
+        "What the address in From must match: off: nothing; domain: the domain of the login; login: the login itself.  "
+        "map_file grants more.",
+    )
+    map_file: FilePath = option(
+        FilePath(""),
+        "Lines `LOGIN: ADDRESS, @DOMAIN, ...` that say what else a login may put into From; `*` stands for any login.",
+    )
+
+
+@dataclass(frozen=True)
+class Sign:
+    """One section per signing domain: [sign example.org], [sign *.example.org] for its subdomains, [sign *]
+    for the rest.
+
+    The most specific section wins.  The author domain in From chooses, also for the null reverse-path.
+    """
+
+    selector: str = option("", "Selector of the RSA key.")
+    key_file: FilePath = option(FilePath(""), "RSA private key, PEM (PKCS#1 or PKCS#8), readable by its owner alone.")
+    ed25519_selector: str = option("", "Selector of the Ed25519 key, for a second signature (RFC 8463).")
+    ed25519_key_file: FilePath = option(
+        FilePath(""), "Ed25519 private key, PEM (PKCS#8) or the base64 seed that dknewkey writes."
+    )
+    domain: str = option("", "Sign as this domain (d=) instead of the one of the section or author.")
+    subdomains: Literal["", "no", "own", "parent"] = option(
+        "",
+        "What becomes of subdomains of the author domain that have no section: no: not signed here; own: signed with their own "
+        "name as d=; parent: signed with the section's domain.  Empty: own where the section has a wildcard, else no.",
+    )
+    canonicalization: Literal["relaxed/relaxed", "relaxed/simple", "simple/relaxed", "simple/simple"] = option(
+        "relaxed/relaxed", "Of header and body (RFC 6376 section 3.4)."
+    )
+    headers: Names = option(
+        (
+            "From", "Sender", "Reply-To", "Subject", "Date", "Message-ID", "To", "Cc", "MIME-Version", "Content-Type",
+            "Content-Transfer-Encoding", "Content-ID", "Content-Description", "Resent-Date", "Resent-From",
+            "Resent-Sender", "Resent-To", "Resent-Cc", "Resent-Message-ID", "In-Reply-To", "References", "List-Id",
+            "List-Help", "List-Unsubscribe", "List-Unsubscribe-Post", "List-Subscribe", "List-Post", "List-Owner",
+            "List-Archive", "Autocrypt",
+        ),
+        "Fields that are signed, each as often as it is there (RFC 6376 section 5.4.1, RFC 8058 section 4).",
+    )  # fmt: skip
+    oversign: Names = option(
+        (
+            "From", "Sender", "Reply-To", "Subject", "Date", "Message-ID", "To", "Cc", "MIME-Version", "Content-Type",
+            "Content-Transfer-Encoding", "In-Reply-To", "References", "List-Unsubscribe", "List-Unsubscribe-Post",
+        ),
+        "Fields that are signed once more than they are there, so that none can be added (RFC 6376 section 8.15).",
+    )  # fmt: skip
+    expire: Seconds = option(Seconds(0.0), "Signatures expire after this (x=); 0: never.", at_least=0)
+
+
+@dataclass(frozen=True)
+class Store:
+    """State that outlives a message."""
+
+    url: str = option(
+        "sqlite:",
+        "sqlite: (state.db in the state directory), sqlite:/PATH, memory:, redis://HOST:PORT/N, rediss://, unix://PATH.",
+        reload=False,
+    )
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Prometheus, health and readiness over HTTP."""
+
+    listen: str = option("127.0.0.1:9797", "ADDRESS:PORT of /metrics, /healthz and /readyz; empty: none.", reload=False)
+
+
+@dataclass(frozen=True)
+class Log:
+    """One line per message, on standard error."""
+
+    format: Literal["text", "json"] = option("text", "text is key=value; json has the same keys.")
+    level: Literal["debug", "info", "warning", "error"] = option("info", "Least level that is logged.")
+
+
+@dataclass(frozen=True)
+class Config:
+    """The effective configuration; one immutable object, handed to everything that needs it."""
+
+    milter: Milter = field(default_factory=Milter)
+    identity: Identity = field(default_factory=Identity)
+    networks: Network = field(default_factory=Network)
+    dns: Dns = field(default_factory=Dns)
+    policy: Policy = field(default_factory=Policy)
+    recipient_policies: Mapping[str, RecipientPolicy] = MappingProxyType({})  # domain or mailbox, lower case
+    scores: Mapping[str, Weight] = MappingProxyType({})  # only what the administrator set
+    iprev: Iprev = field(default_factory=Iprev)
+    spf: Spf = field(default_factory=Spf)
+    dkim: Dkim = field(default_factory=Dkim)
+    arc: Arc = field(default_factory=Arc)
+    dmarc: Dmarc = field(default_factory=Dmarc)
+    submission: Submission = field(default_factory=Submission)
+    sign: Mapping[str, Sign] = MappingProxyType({})  # domain or pattern, lower-case A-labels
+    store: Store = field(default_factory=Store)
+    metrics: Metrics = field(default_factory=Metrics)
+    log: Log = field(default_factory=Log)
+    checks: Mapping[str, Any] = MappingProxyType({})  # section of a check -> its options dataclass
+    policy_set: frozenset[str] = frozenset()  # options of [policy] that the administrator set: presets fill the others

@@ -1,0 +1,52 @@
+"""Stand-ins for the world, for tests of pure code."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from authmilter.errors import DnsTempError
+from authmilter.interfaces import Answer
+
+
+class FakeDNS:
+    """A Resolver over a table: ``FakeDNS({"example.org TXT": ["v=spf1 -all"]}, fail=["b.example A"])``.
+
+    A name with records of another type, or with names below it, exists: then the answer is "no data", else NXDOMAIN.
+    `asked` lists what was queried, in order.  Records of TXT may be str or bytes; CNAME rows are followed.
+    """
+
+    def __init__(self, records: Mapping[str, Sequence[str | bytes]] | None = None, fail: Iterable[str] = ()) -> None:
+        self.table: dict[tuple[str, str], list[str | bytes]] = {}
+        for key, values in (records or {}).items():
+            self.add(key, values)
+        self.fail = {(n.rstrip(".").lower(), t) for n, t in (row.rsplit(" ", 1) for row in fail)}
+        self.asked: list[str] = []
+
+    def add(self, key: str, values: Sequence[str | bytes]) -> None:
+        """Add a row."""
+        name, rdtype = key.rsplit(" ", 1)
+        self.table[name.rstrip(".").lower(), rdtype] = list(values)
+
+    async def query(self, name: str, rdtype: str) -> Answer:
+        """Answer from the table."""
+        name = name.rstrip(".").lower()
+        self.asked.append(f"{name} {rdtype}")
+        for _ in range(10):
+            if (name, rdtype) in self.fail:
+                raise DnsTempError(f"{name} {rdtype}: SERVFAIL")
+            alias = self.table.get((name, "CNAME"))
+            if alias is None or rdtype == "CNAME":
+                break
+            name = str(alias[0]).rstrip(".").lower()
+        if not all(0 < len(label) < 64 for label in name.split(".")) or len(name) > 253:
+            return Answer((), exists=False)
+        records = self.table.get((name, rdtype), [])
+        exists = any(n == name or n.endswith("." + name) for n, _ in self.table)
+        if rdtype == "TXT":
+            return Answer(tuple(r if isinstance(r, bytes) else r.encode() for r in records), exists, 300.0)
+        return Answer(tuple(str(r).rstrip(".").lower() or "." for r in records), exists, 300.0)
+
+    def known(self, name: str, rdtype: str) -> Answer | None:
+        """Keeps nothing."""
+        return None
+
+    def prefetch(self, name: str, rdtype: str) -> None:
+        """Nothing to gain."""
