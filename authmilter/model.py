@@ -137,6 +137,15 @@ class Message:
         self.body_hashes = body_hashes
         self.oversized = oversized  # what was not examined because it was too large, "" if nothing
 
+    def with_body(self, size: int, hashes: Mapping[BodyHashKey, BodyHash], oversized: str) -> "Message":
+        """The same header section, with what is now known of the body; what was derived from the fields is kept."""
+        message = Message.__new__(Message)
+        message.__dict__.update(self.__dict__)
+        message.body_size = size
+        message.body_hashes = hashes
+        message.oversized = oversized
+        return message
+
     @cached_property
     def index(self) -> Mapping[bytes, tuple[int, ...]]:
         """Lower-case field name (white space before the colon dropped) -> positions in `fields`, top first."""

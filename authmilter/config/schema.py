@@ -10,11 +10,17 @@ from ipaddress import ip_network
 from types import MappingProxyType
 from typing import Any, Literal
 
+from authmilter.config import endpoint
 from authmilter.config.option import FilePath, Mode, Names, Networks, Seconds, Size, Threshold, Workers, option
 from authmilter.verdict import Action
 
 OnTemperror = Literal["", "accept", "defer"]
 Weight = float | Action  # what [scores] gives a symbol
+
+
+def _nothing() -> Mapping[str, Any]:
+    return MappingProxyType({})  # hashable, and so fit for a plain default, only since Python 3.12
+
 
 _LOOPBACK: Networks = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 
@@ -27,6 +33,7 @@ class Milter:
         ("inet:8891@127.0.0.1",),
         "Where to listen: inet:PORT@ADDRESS, inet6:PORT@ADDRESS or unix:PATH; several by comma.",
         reload=False,
+        each=endpoint.socket_name,
     )
     engine: Literal["native", "libmilter"] = option(
         "native",
@@ -75,9 +82,15 @@ class Identity:
     """Who we are."""
 
     authserv_id: str = option(
-        "", "Our name in Authentication-Results (RFC 8601 section 2.5); empty: the MTA's own name, {j}."
+        "",
+        "Our name in Authentication-Results (RFC 8601 section 2.5); empty: the MTA's own name, {j}.",
+        each=endpoint.authserv_id,
     )
-    local_domains: Names = option((), "Domains that this site receives mail for; a leading dot takes subdomains in.")
+    local_domains: Names = option(
+        (),
+        "Domains that this site receives mail for; a leading dot takes subdomains in.",
+        each=endpoint.domain_or_parent,
+    )
 
 
 @dataclass(frozen=True)
@@ -93,7 +106,9 @@ class Dns:
     """How questions to the DNS are asked."""
 
     nameservers: Names = option(
-        (), "Resolvers as ADDRESS or ADDRESS:PORT ([ADDRESS]:PORT for IPv6); empty: the system's."
+        (),
+        "Resolvers as ADDRESS or ADDRESS:PORT ([ADDRESS]:PORT for IPv6); empty: the system's.",
+        each=endpoint.nameserver,
     )
     timeout: Seconds = option(Seconds(3.0), "Time for one query, retries included.", at_least=0.05, at_most=60)
     cache_size: int = option(
@@ -140,6 +155,7 @@ class RecipientPolicy:
     tag: Threshold = option(None, "See [policy].")
     quarantine: Threshold = option(None, "See [policy].")
     reject: Threshold = option(None, "See [policy].")
+    given: frozenset[str] = frozenset()  # not an option: names of those that the administrator set in this section
 
 
 @dataclass(frozen=True)
@@ -224,13 +240,17 @@ class Sign:
     The most specific section wins.  The author domain in From chooses, also for the null reverse-path.
     """
 
-    selector: str = option("", "Selector of the RSA key.")
+    selector: str = option("", "Selector of the RSA key.", each=endpoint.selector)
     key_file: FilePath = option(FilePath(""), "RSA private key, PEM (PKCS#1 or PKCS#8), readable by its owner alone.")
-    ed25519_selector: str = option("", "Selector of the Ed25519 key, for a second signature (RFC 8463).")
+    ed25519_selector: str = option(
+        "", "Selector of the Ed25519 key, for a second signature (RFC 8463).", each=endpoint.selector
+    )
     ed25519_key_file: FilePath = option(
         FilePath(""), "Ed25519 private key, PEM (PKCS#8) or the base64 seed that dknewkey writes."
     )
-    domain: str = option("", "Sign as this domain (d=) instead of the one of the section or author.")
+    domain: str = option(
+        "", "Sign as this domain (d=) instead of the one of the section or author.", each=endpoint.domain
+    )
     subdomains: Literal["", "no", "own", "parent"] = option(
         "",
         "What becomes of subdomains of the author domain that have no section: no: not signed here; own: signed with their own "
@@ -248,6 +268,7 @@ class Sign:
             "List-Archive", "Autocrypt",
         ),
         "Fields that are signed, each as often as it is there (RFC 6376 section 5.4.1, RFC 8058 section 4).",
+        each=endpoint.field_name,
     )  # fmt: skip
     oversign: Names = option(
         (
@@ -255,6 +276,7 @@ class Sign:
             "Content-Transfer-Encoding", "In-Reply-To", "References", "List-Unsubscribe", "List-Unsubscribe-Post",
         ),
         "Fields that are signed once more than they are there, so that none can be added (RFC 6376 section 8.15).",
+        each=endpoint.field_name,
     )  # fmt: skip
     expire: Seconds = option(Seconds(0.0), "Signatures expire after this (x=); 0: never.", at_least=0)
 
@@ -267,6 +289,7 @@ class Store:
         "sqlite:",
         "sqlite: (state.db in the state directory), sqlite:/PATH, memory:, redis://HOST:PORT/N, rediss://, unix://PATH.",
         reload=False,
+        each=endpoint.store_url,
     )
 
 
@@ -274,7 +297,12 @@ class Store:
 class Metrics:
     """Prometheus, health and readiness over HTTP."""
 
-    listen: str = option("127.0.0.1:9797", "ADDRESS:PORT of /metrics, /healthz and /readyz; empty: none.", reload=False)
+    listen: str = option(
+        "127.0.0.1:9797",
+        "ADDRESS:PORT of /metrics, /healthz and /readyz; empty: none.",
+        reload=False,
+        each=endpoint.listen_name,
+    )
 
 
 @dataclass(frozen=True)
@@ -294,17 +322,17 @@ class Config:
     networks: Network = field(default_factory=Network)
     dns: Dns = field(default_factory=Dns)
     policy: Policy = field(default_factory=Policy)
-    recipient_policies: Mapping[str, RecipientPolicy] = MappingProxyType({})  # domain or mailbox, lower case
-    scores: Mapping[str, Weight] = MappingProxyType({})  # only what the administrator set
+    recipient_policies: Mapping[str, RecipientPolicy] = field(default_factory=_nothing)  # domain or mailbox, lower case
+    scores: Mapping[str, Weight] = field(default_factory=_nothing)  # only what the administrator set
     iprev: Iprev = field(default_factory=Iprev)
     spf: Spf = field(default_factory=Spf)
     dkim: Dkim = field(default_factory=Dkim)
     arc: Arc = field(default_factory=Arc)
     dmarc: Dmarc = field(default_factory=Dmarc)
     submission: Submission = field(default_factory=Submission)
-    sign: Mapping[str, Sign] = MappingProxyType({})  # domain or pattern, lower-case A-labels
+    sign: Mapping[str, Sign] = field(default_factory=_nothing)  # domain or pattern, lower-case A-labels
     store: Store = field(default_factory=Store)
     metrics: Metrics = field(default_factory=Metrics)
     log: Log = field(default_factory=Log)
-    checks: Mapping[str, Any] = MappingProxyType({})  # section of a check -> its options dataclass
+    checks: Mapping[str, Any] = field(default_factory=_nothing)  # section of a check -> its options dataclass
     policy_set: frozenset[str] = frozenset()  # options of [policy] that the administrator set: presets fill the others

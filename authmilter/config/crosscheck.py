@@ -1,0 +1,172 @@
+"""What single options can't tell: options that contradict each other, and what the machine must have.
+
+A section that already has an error is left out, since what follows from an error says nothing.
+"""
+
+import grp
+import os
+import pwd
+from ipaddress import ip_address
+from itertools import pairwise
+
+from authmilter.config.endpoint import parse_socket
+from authmilter.config.report import Report
+from authmilter.config.schema import Config, Policy, RecipientPolicy, Sign
+from authmilter.errors import ConfigError
+
+_THRESHOLDS = ("tag", "quarantine", "reject")
+_RELAYS_CHANGE = frozenset(("return-path", "received", "dkim-signature", "authentication-results", "bcc"))
+
+
+def crosscheck(config: Config, report: Report, *, check_files: bool) -> None:
+    """Report what does not fit together; `check_files` also looks at key and map files, users and groups."""
+    if "milter" not in report.broken:
+        _milter(config, report)
+        if check_files and os.geteuid() == 0:
+            _accounts(config, report)
+    if "networks" not in report.broken:
+        _networks(config, report)
+    if "policy" not in report.broken:
+        _thresholds("policy", config.policy, config.policy_set, report)
+    for name, policy in config.recipient_policies.items():
+        if f"policy {name}" not in report.broken:
+            _thresholds(f"policy {name}", policy, policy.given, report)
+    if "submission" not in report.broken:
+        _submission(config, report, check_files=check_files)
+    for pattern, sign in config.sign.items():
+        title = f"sign {pattern}"
+        if title not in report.broken:
+            _sign(title, pattern, sign, report)
+            if check_files:
+                _keys(title, sign, report)
+
+
+def _milter(config: Config, report: Report) -> None:
+    milter = config.milter
+    if not milter.socket:
+        report.error("milter", "socket", "socket: is empty; without one no MTA can connect")
+    for socket in {s for s in milter.socket if milter.socket.count(s) > 1}:
+        report.error("milter", "socket", f"socket: {socket!r} is there twice")
+    if milter.engine == "libmilter" and len(milter.socket) > 1:
+        report.error("milter", "socket", "socket: engine = libmilter takes one socket only")
+    for text in milter.socket:
+        address = parse_socket(text)
+        if address.family != "unix" and _everywhere(address.host):
+            report.warn("milter", "socket", f"{text!r} lets everyone who reaches this machine have mail signed")
+    if milter.socket_mode & 0o002:
+        report.warn("milter", "socket_mode", "every user of this machine can have mail signed")
+    if milter.command_timeout > 30:
+        report.warn("milter", "command_timeout", "Postfix waits 30s unless milter_command_timeout is raised too")
+    if milter.message_timeout > 300:
+        report.warn("milter", "message_timeout", "Postfix waits 300s unless milter_content_timeout is raised too")
+
+
+def _everywhere(host: str) -> bool:
+    try:
+        return not host or ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+def _accounts(config: Config, report: Report) -> None:
+    milter = config.milter
+    for option, name, what, lookup in (
+        ("user", milter.user, "user", pwd.getpwnam),
+        ("group", milter.group, "group", grp.getgrnam),
+        ("socket_group", milter.socket_group, "group", grp.getgrnam),
+    ):
+        try:
+            if name:
+                lookup(name)
+        except KeyError:
+            report.error("milter", option, f"{option}: there is no {what} {name!r}")
+
+
+def _networks(config: Config, report: Report) -> None:
+    for option in ("internal", "trusted_relays"):
+        if any(network.prefixlen == 0 for network in getattr(config.networks, option)):
+            effect = "is signed, not verified" if option == "internal" else "may bring its own results"
+            report.warn("networks", option, f"{option}: mail of the whole Internet {effect}")
+
+
+def _thresholds(title: str, policy: Policy | RecipientPolicy, given: frozenset[str], report: Report) -> None:
+    """Only what this section sets: a lower `reject` need not drag `tag` along."""
+    limits = [(name, getattr(policy, name)) for name in _THRESHOLDS if name in given]
+    for (lower, low), (higher, high) in pairwise([limit for limit in limits if limit[1] is not None]):
+        if low > high:
+            report.error(title, lower, f"{lower}: {low:g} is over {higher} = {high:g}, so it would never be reached")
+
+
+def _submission(config: Config, report: Report, *, check_files: bool) -> None:
+    path = config.submission.map_file
+    if not path:
+        return
+    if config.submission.from_must_match == "off":
+        report.warn("submission", "map_file", "map_file: has no effect while from_must_match = off")
+    if check_files:
+        from authmilter import submission  # like the keys below: only for those who use it
+
+        _absolute("submission", "map_file", path, report)
+        try:
+            submission.load(config)
+        except ConfigError as error:
+            for problem in error.problems:
+                report.error("submission", "map_file", f"map_file: {problem}")
+
+
+def _absolute(title: str, option: str, path: str, report: Report) -> None:
+    if not os.path.isabs(path):
+        report.warn(title, option, f"{option}: which file {path!r} is depends on the directory of the start")
+
+
+def _sign(title: str, pattern: str, sign: Sign, report: Report) -> None:
+    for selector, key_file in (("selector", "key_file"), ("ed25519_selector", "ed25519_key_file")):
+        if getattr(sign, selector) and not getattr(sign, key_file):
+            report.error(title, selector, f"{selector}: needs {key_file}")
+        if getattr(sign, key_file) and not getattr(sign, selector):
+            report.error(title, key_file, f"{key_file}: needs {selector}")
+    if sign.selector and sign.selector.lower() == sign.ed25519_selector.lower():
+        # RFC 6376 section 3.6.2.2: what several key records under one name mean is undefined
+        report.error(title, "ed25519_selector", "ed25519_selector: must differ from selector")
+    if "from" not in {name.lower() for name in sign.headers}:
+        report.error(title, "headers", "headers: From must be signed (RFC 6376 section 5.4)")
+    for option in ("headers", "oversign"):
+        for name in getattr(sign, option):
+            if name.lower() in _RELAYS_CHANGE:  # RFC 6376 section 5.4.1
+                report.warn(title, option, f"{option}: {name} changes on its way and breaks the signature")
+    if not sign.key_file and not sign.ed25519_key_file:
+        report.warn(title, "", "there is no key, so this mail is not signed")
+    elif not sign.key_file:
+        report.warn(title, "ed25519_selector", "many receivers ignore Ed25519; sign with an RSA key too (RFC 8463)")
+    author = pattern.removeprefix("*.")
+    if sign.domain and author != "*" and not _related(sign.domain, author):
+        report.warn(title, "domain", f"domain: {sign.domain} is not aligned with {author}, so DMARC won't count it")
+
+
+def _related(one: str, other: str) -> bool:
+    return one == other or one.endswith(f".{other}") or other.endswith(f".{one}")
+
+
+def _keys(title: str, sign: Sign, report: Report) -> None:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+    from authmilter.auth.keys import load_private_key
+
+    for option, path, wanted, name in (
+        ("key_file", sign.key_file, RSAPrivateKey, "RSA"),
+        ("ed25519_key_file", sign.ed25519_key_file, Ed25519PrivateKey, "Ed25519"),
+    ):
+        if not path:
+            continue
+        _absolute(title, option, path, report)
+        try:
+            key = load_private_key(path)
+        except ValueError as error:
+            report.error(title, option, f"{option}: {error}")
+        else:
+            if not isinstance(key, wanted):
+                report.error(title, option, f"{option}: {path}: is not an {name} key")
+            elif isinstance(key, RSAPrivateKey) and key.key_size < 2048:
+                # RFC 8301 section 3.2: signers SHOULD use at least 2048 bits
+                report.warn(title, option, f"{option}: the key has {key.key_size} bits; use 2048 (RFC 8301)")

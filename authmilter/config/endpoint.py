@@ -1,0 +1,213 @@
+"""Texts of the configuration that name an end of a connection or a thing of the mail world, and their normal forms.
+
+Each function takes the text as written, returns its normal form, and raises ValueError with a message for people:
+they are what `option(each=...)` asks for.
+"""
+
+import string
+from ipaddress import ip_address
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from authmilter.addresses import to_ascii_domain
+from authmilter.config.option import shown, suggestion
+
+_SOCKET_KINDS = ("inet", "inet6", "unix", "local")
+_STORE_SCHEMES = ("sqlite", "memory", "redis", "rediss", "unix")
+_LONGEST_PATH = 107  # sockaddr_un of Linux, without the final NUL
+_TOKEN = frozenset(string.ascii_letters + string.digits + "!#$%&'*+-.^_`{|}~")  # RFC 2045 section 5.1
+_FIELD_NAME = frozenset(map(chr, range(33, 127))) - {":"}  # RFC 5322 section 3.6.8
+_SELECTOR = frozenset(string.ascii_letters + string.digits + "-_")
+
+
+class SocketAddress(NamedTuple):
+    """Where the milter listens: `family` is inet, inet6 or unix.
+
+    `host` is an address or a name, "" for every address of the machine; `path` belongs to unix alone.
+    """
+
+    family: str
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    def __str__(self) -> str:
+        if self.family == "unix":
+            return f"unix:{self.path}"
+        return f"{self.family}:{self.port}@{self.host}" if self.host else f"{self.family}:{self.port}"
+
+
+def parse_socket(text: str) -> SocketAddress:
+    """``inet:PORT@HOST``, ``inet6:PORT@HOST``, ``inet:PORT``, ``unix:/PATH``, ``local:/PATH`` or ``/PATH``."""
+    kind, colon, rest = text.partition(":")
+    if text.startswith("/"):
+        kind, rest = "unix", text
+    elif not colon or kind.lower() not in _SOCKET_KINDS:
+        hint = suggestion(kind.lower(), _SOCKET_KINDS) if colon else ""
+        raise ValueError(f"{shown(text)} is not a socket: inet:PORT@ADDRESS, inet6:PORT@ADDRESS or unix:/PATH{hint}")
+    kind = kind.lower()
+    if kind in ("unix", "local"):
+        if not rest.startswith("/"):
+            raise ValueError(f"{shown(text)} needs a path that begins with '/'")
+        if len(rest.encode()) > _LONGEST_PATH:
+            raise ValueError(f"{shown(text)} is longer than the {_LONGEST_PATH} octets that a unix socket may have")
+        return SocketAddress("unix", path=rest)
+    port, at, host = rest.partition("@")
+    if at and not host:
+        raise ValueError(f"{shown(text)} has no address behind '@'")
+    return SocketAddress(kind, _host(text, host, kind), _port(text, port))
+
+
+def socket_name(text: str) -> str:
+    """Normal form of a milter socket, see `parse_socket`."""
+    return str(parse_socket(text))
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """``ADDRESS:PORT`` or ``[ADDRESS]:PORT``, as host (an address or a name) and port."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or (":" in host and not host.startswith("[")):
+        raise ValueError(f"{shown(text)} is not ADDRESS:PORT, such as 127.0.0.1:9797 or [::1]:9797")
+    return _host(text, host, "inet6" if host.startswith("[") else "inet"), _port(text, port)
+
+
+def listen_name(text: str) -> str:
+    """Checks ``ADDRESS:PORT``, see `parse_listen`."""
+    parse_listen(text)
+    return text
+
+
+def nameserver(text: str) -> str:
+    """Checks ``ADDRESS``, ``ADDRESS:PORT`` or ``[ADDRESS]:PORT``; a name is refused, since who should resolve it?"""
+    if _is_address(text):
+        return text
+    host, colon, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if text.startswith("[") and text.endswith("]") and _is_address(text[1:-1]):
+        return text[1:-1]
+    if not colon or not _is_address(host[1:-1] if bracketed else host) or (":" in host) is not bracketed:
+        raise ValueError(f"{shown(text)} is not an address with or without port, such as 127.0.0.1:5353 or [::1]:53")
+    if not _port(text, port):
+        raise ValueError(f"{shown(text)} has a port that is not in 1..65535")
+    return text
+
+
+def store_url(text: str) -> str:
+    """Checks the form of `[store] url`.  The messages don't show it, since it may hold a password."""
+    scheme, colon, rest = text.partition(":")
+    if not colon or scheme not in _STORE_SCHEMES:
+        hint = suggestion(scheme, _STORE_SCHEMES) if colon else ""
+        raise ValueError(f"scheme {shown(scheme)} is not one of: {', '.join(_STORE_SCHEMES)}{hint}")
+    if scheme == "memory":
+        if rest:
+            raise ValueError("memory: takes nothing behind the colon")
+    elif scheme == "sqlite":
+        if rest and (not rest.startswith("/") or rest.startswith("//")):
+            raise ValueError("expected sqlite: or sqlite:/PATH")
+    else:
+        _store_server(scheme, text)
+    return text
+
+
+def _store_server(scheme: str, text: str) -> None:
+    try:
+        url = urlsplit(text)
+        port_known = url.port is None or url.port > 0
+    except ValueError:
+        raise ValueError("has a host or port that can't be one") from None
+    if scheme == "unix":
+        if not text.startswith("unix://") or url.path in ("", "/"):
+            raise ValueError("expected unix:///PATH of a Redis socket")
+        return
+    if not text.startswith(f"{scheme}://") or not url.hostname or not port_known:
+        raise ValueError(f"expected {scheme}://HOST:PORT/N")
+    if url.path.strip("/") and not url.path.strip("/").isdecimal():
+        raise ValueError("the database behind the host must be a number")
+
+
+def authserv_id(text: str) -> str:
+    """A domain, or another token (RFC 8601 section 2.2: an authserv-id is a value, RFC 2045 section 5.1)."""
+    if text.isascii():
+        if not _TOKEN.issuperset(text):
+            raise ValueError(f"{shown(text)} is neither a domain nor a token (RFC 2045 section 5.1)")
+        return text
+    return domain(text)
+
+
+def domain(text: str) -> str:
+    """A domain as lower-case A-label."""
+    name = to_ascii_domain(text)
+    if not name:
+        raise ValueError(f"{shown(text)} is not a domain")
+    return name
+
+
+def domain_or_parent(text: str) -> str:
+    """The same; a leading dot stands for its subdomains too."""
+    if text.startswith("*."):
+        raise ValueError(f"{shown(text)} is not a domain, did you mean {text[1:]!r}?")
+    return "." + domain(text[1:]) if text.startswith(".") else domain(text)
+
+
+def signing_pattern(text: str) -> str:
+    """The NAME of [sign NAME]: a domain, ``*.DOMAIN`` or ``*``."""
+    if text == "*":
+        return text
+    if text.startswith("."):
+        raise ValueError(f"{shown(text)} is not a domain, did you mean {'*' + text!r}?")
+    return "*." + domain(text[2:]) if text.startswith("*.") else domain(text)
+
+
+def recipient(text: str) -> str:
+    """The NAME of [policy NAME]: a domain or a mailbox, lower case."""
+    local_part, at, name = text.rpartition("@")
+    if at and (not local_part or any(c.isspace() for c in local_part)):
+        raise ValueError(f"{shown(text)} is neither a domain nor a mailbox")
+    return f"{local_part.lower()}{at}{domain(name)}"
+
+
+def selector(text: str) -> str:
+    """A DKIM selector: labels joined by dots (RFC 6376 section 3.1)."""
+    labels = text.split(".")
+    if len(text) > 190 or not all(0 < len(label) < 64 and _SELECTOR.issuperset(label) for label in labels):
+        raise ValueError(f"{shown(text)} is not a selector: letters, digits and '-', in labels joined by dots")
+    return text
+
+
+def field_name(text: str) -> str:
+    """The name of a header field."""
+    if not _FIELD_NAME.issuperset(text):
+        raise ValueError(f"{shown(text)} is not the name of a header field")
+    return text
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _host(text: str, host: str, family: str) -> str:
+    if family == "inet6" and host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    if not host:
+        return ""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        # A name, to be resolved when the socket is opened; digits and dots alone were meant as an address.
+        if not to_ascii_domain(host) or not host.isascii() or host.rpartition(".")[2].isdecimal():
+            raise ValueError(f"{shown(text)} has an address that can't be one") from None
+        return host
+    if (address.version == 6) is not (family == "inet6"):
+        other = "inet" if family == "inet6" else "inet6"
+        raise ValueError(f"{shown(text)} has an IPv{address.version} address, did you mean {other}?")
+    return str(address)
+
+
+def _port(text: str, port: str) -> int:
+    if not (port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) <= 65535):
+        raise ValueError(f"{shown(text)} has a port that is not in 0..65535")
+    return int(port)

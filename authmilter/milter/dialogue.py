@@ -1,0 +1,166 @@
+"""What a milter connection tells its sessions: the part of an engine that is the same in both.
+
+It keeps commands in order, starts and ends transactions, and sees to it that no exception of a session takes the
+connection along.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final
+
+from authmilter.milter import Session
+from authmilter.milter.wire import ConnectInfo
+from authmilter.model import Stage
+from authmilter.verdict import CONTINUE, Action, Verdict
+
+_log: Final = logging.getLogger("authmilter.milter")
+
+TEMPFAIL: Final = Verdict(Action.TEMPFAIL)
+
+
+class Dialogue:
+    """The sessions of one milter connection, one after the other; one call at a time.
+
+    A command outside a transaction that belongs into one (EOM without MAIL) is not passed on.  When a session raises,
+    it hears nothing more of that transaction; if `connect` or `helo` raised, nothing more at all, since what it would
+    decide without those facts could be wrong.
+    """
+
+    __slots__ = ("_failed_at", "_failure", "_new_session", "in_message", "session", "wants_body")
+
+    def __init__(self, new_session: Callable[[], Session], on_error: str) -> None:
+        self._new_session = new_session
+        self._failure = CONTINUE if on_error == "accept" else TEMPFAIL
+        self._failed_at: Stage | None = None
+        self.session: Session | None = None
+        self.in_message = False  # between MAIL and its end
+        self.wants_body = True
+
+    def _fail(self, stage: Stage, what: str) -> None:
+        """Note an exception that is being handled."""
+        self._failed_at = stage
+        _log.exception("session failed in %s", what)
+
+    def begin(self) -> None:
+        """Make a session if there is none: at the first word of an SMTP session."""
+        if self.session is None:
+            self._failed_at = None
+            try:
+                self.session = self._new_session()
+            except Exception:
+                self._fail(Stage.CONNECT, "new_session")
+
+    def answers(self, stage: Stage) -> bool:
+        """Whether the session may refuse at that stage; True if there is no telling."""
+        if self.session is None or self._failed_at is not None:
+            return True
+        try:
+            return self.session.answers(stage)
+        except Exception:
+            self._fail(Stage.CONNECT, "answers")
+            return True
+
+    async def _ask(self, stage: Stage, call: Callable[[Session], Awaitable[Verdict]]) -> Verdict:
+        session = self.session
+        if session is None or self._failed_at is not None:
+            return self._failure
+        try:
+            return await call(session)
+        except Exception:
+            self._fail(stage, stage.label)
+            return self._failure
+
+    async def connect(self, client: ConnectInfo, macros: Mapping[bytes, bytes]) -> Verdict:
+        """The SMTP client connected."""
+        self.begin()
+        return await self._ask(Stage.CONNECT, lambda session: session.connect(*client, macros))
+
+    async def helo(self, name: bytes, macros: Mapping[bytes, bytes]) -> Verdict:
+        """HELO or EHLO."""
+        self.begin()
+        return await self._ask(Stage.HELO, lambda session: session.helo(name, macros))
+
+    async def mail(self, args: Sequence[bytes], macros: Mapping[bytes, bytes]) -> Verdict:
+        """MAIL; ends an earlier transaction that the MTA left open, as it does after a refusal."""
+        self.begin()
+        self.abort()
+        self.in_message = self.wants_body = True
+        return await self._ask(Stage.MAIL, lambda session: session.mail(args, macros))
+
+    async def rcpt(self, args: Sequence[bytes], macros: Mapping[bytes, bytes]) -> Verdict:
+        """RCPT."""
+        if not self.in_message:
+            return CONTINUE
+        return await self._ask(Stage.RCPT, lambda session: session.rcpt(args, macros))
+
+    async def data(self, macros: Mapping[bytes, bytes]) -> Verdict:
+        """DATA."""
+        if not self.in_message:
+            return CONTINUE
+        return await self._ask(Stage.DATA, lambda session: session.data(macros))
+
+    def header(self, name: bytes, value: bytes, *, oversized: bool = False) -> None:
+        """A header field."""
+        session = self.session
+        if session is None or self._failed_at is not None or not self.in_message:
+            return
+        try:
+            if oversized:
+                session.header(name, value, oversized=True)
+            else:
+                session.header(name, value)
+        except Exception:
+            self._fail(Stage.HEADER, "header")
+
+    async def end_of_headers(self, macros: Mapping[bytes, bytes]) -> Verdict:
+        """End of the header section."""
+        if not self.in_message:
+            return CONTINUE
+        return await self._ask(Stage.EOH, lambda session: session.end_of_headers(macros))
+
+    def body(self, chunk: bytes) -> bool:
+        """The next octets of the body; returns False if no more are wanted."""
+        session = self.session
+        if session is None or self._failed_at is not None or not self.in_message:
+            return False
+        if self.wants_body:
+            try:
+                self.wants_body = session.body(chunk)
+            except Exception:
+                self._fail(Stage.BODY, "body")
+        return self.wants_body
+
+    async def end_of_message(self, macros: Mapping[bytes, bytes]) -> Verdict:
+        """End of the message, and of the transaction."""
+        if not self.in_message:
+            return CONTINUE
+        verdict = await self._ask(Stage.EOM, lambda session: session.end_of_message(macros))
+        if self._failed_at is not None:
+            self.abort()  # the session did not see the message to its end
+        self.in_message = False
+        return verdict
+
+    def abort(self) -> None:
+        """The transaction, if there is one, ends here."""
+        if not self.in_message:
+            return
+        self.in_message = False
+        if self._failed_at is not None:
+            if self._failed_at < Stage.MAIL:
+                return  # the session was never told of the transaction
+            self._failed_at = None
+        if self.session is not None:
+            try:
+                self.session.abort()
+            except Exception:
+                self._fail(Stage.CONNECT, "abort")
+
+    def close(self) -> None:
+        """The SMTP session, if there is one, ends here."""
+        self.abort()
+        session, self.session = self.session, None
+        if session is not None:
+            try:
+                session.close()
+            except Exception:
+                self._fail(Stage.CONNECT, "close")

@@ -1,0 +1,79 @@
+"""Macros: what the MTA tells besides the SMTP commands themselves.
+
+The MTA sends them in a packet of their own ahead of the command that they belong to.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+# What is asked for at each stage (SMFIR_SETSYMLIST).  The list replaces the MTA's default list of that stage; without
+# it Postfix keeps the client's address and names back.  Keys: the command letter; values: number of the stage in the
+# negotiation (SMFIM_*) and the names.
+#
+#   j               the MTA's own name: the default authserv-id
+#   {client_addr}   address of the SMTP client; with "IPv6:" before an IPv6 address in some stages and MTAs
+#   {client_name}   its verified host name, or "unknown" (Postfix), "[address]" (Sendmail)
+#   {client_ptr}    its host name by reverse lookup alone
+#   {client_port}   its port
+#   {daemon_name}   name of the service that it came in by
+#   {tls_version}, {cipher}   of the SMTP session; without value before STARTTLS
+#   {auth_authen}   SASL login: who has one is a user of ours
+#   {auth_type}     SASL mechanism
+#   {mail_addr}, {rcpt_addr}  reverse-path and forward-path after the MTA's own rewriting
+#   i               queue id: Sendmail has it at MAIL, Postfix after the first accepted RCPT
+WANTED: Final[Mapping[int, tuple[int, bytes]]] = {
+    ord("C"): (0, b"j {client_addr} {client_name} {client_ptr} {client_port} {daemon_name}"),
+    ord("H"): (1, b"{tls_version} {cipher}"),
+    ord("M"): (2, b"{auth_authen} {auth_type} {mail_addr} i"),
+    ord("R"): (3, b"{rcpt_addr} i"),
+    ord("E"): (5, b"i {client_addr}"),
+    ord("N"): (6, b"i {client_addr}"),
+}
+
+_ORDER: Final = b"CHMRTLNBEU"  # letters of the commands that can have macros, in the order of an SMTP transaction
+_SESSION: Final = b"CH"
+_MOST: Final = 256  # macros that are kept of one packet; MTAs send a dozen
+
+
+class Macros:
+    """The macros of one milter connection, by the stage that they were sent for."""
+
+    __slots__ = ("_all", "_by_stage")
+
+    def __init__(self) -> None:
+        self._by_stage: dict[int, dict[bytes, bytes]] = {}
+        self._all: dict[bytes, bytes] | None = None
+
+    def put(self, packet: bytes) -> None:
+        """Take a macro packet: the letter of a command, then names and values, each ended by NUL.
+
+        It replaces what was sent for that command before.  An empty packet, one for no known command, and a name
+        without value are passed over.
+        """
+        if not packet or packet[0] not in _ORDER:
+            return
+        letter = packet[0]
+        texts = packet[1:].split(b"\0", 2 * _MOST)
+        if letter == 77:  # M: a new message begins
+            self.end_message()
+        self._by_stage[letter] = dict(zip(texts[:-1:2], texts[1:-1:2], strict=False))
+        self._all = None
+
+    def known(self) -> Mapping[bytes, bytes]:
+        """All macros known now; for a name sent at several stages, the value of the latest stage."""
+        if self._all is None:
+            self._all = {}
+            for letter in _ORDER:
+                if letter in self._by_stage:
+                    self._all |= self._by_stage[letter]
+        return self._all
+
+    def end_message(self) -> None:
+        """Forget what belongs to the message; keep what belongs to the SMTP session."""
+        self._by_stage = {letter: macros for letter, macros in self._by_stage.items() if letter in _SESSION}
+        self._all = None
+
+    def end_session(self) -> None:
+        """Forget everything."""
+        self._by_stage = {}
+        self._all = None

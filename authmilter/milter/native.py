@@ -1,0 +1,346 @@
+"""The engine of our own: the milter protocol on an asyncio event loop, uvloop's for preference.
+
+A connection is one task that reads packets in their order and waits only for the session.  Replies are gathered and
+leave in one write when there is nothing left to read: two small writes in a row would wait for each other over TCP
+(Nagle's algorithm against delayed acknowledgement, 44 ms).
+"""
+
+import asyncio
+import logging
+import socket
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final
+
+from authmilter.milter import Session, wire
+from authmilter.milter.dialogue import Dialogue
+from authmilter.milter.macros import Macros
+from authmilter.model import Stage
+from authmilter.verdict import Verdict
+
+_log: Final = logging.getLogger("authmilter.milter")
+
+_QUEUE: Final = 256 * 1024  # octets that wait for a busy session before the MTA is held up
+
+
+class NativeEngine:
+    """Serves milter connections on the running event loop; one per worker.
+
+    `new_session` is called for each milter connection, and again when the MTA starts another SMTP session on it.
+    `idle_timeout`: seconds without a word from the MTA after which a connection is closed.  `on_error`: ``tempfail``
+    or ``accept``, the answer when a session raises.  `progress_interval`: seconds between signs of life while the
+    verdict on a message takes its time.  `backlog`: connections that may wait to be accepted.
+    """
+
+    def __init__(
+        self,
+        new_session: Callable[[], Session],
+        *,
+        idle_timeout: float,
+        on_error: str,
+        progress_interval: float = 10.0,
+        backlog: int = 512,
+    ) -> None:
+        self.new_session = new_session
+        self.idle_timeout = idle_timeout
+        self.on_error = on_error
+        self.progress_interval = progress_interval
+        self.draining = False
+        self._backlog = backlog
+        self._servers: list[asyncio.Server] = []
+        self._connections: set[_Connection] = set()
+        self._empty = asyncio.Event()
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    @property
+    def active(self) -> int:
+        """Open milter connections."""
+        return len(self._connections)
+
+    async def serve(self, sockets: Sequence[socket.socket]) -> None:
+        """Start to accept on sockets that are bound and listen; other processes may accept on them too."""
+        loop = asyncio.get_running_loop()
+        for sock in sockets:
+            sock.setblocking(False)
+            if sock.family == socket.AF_UNIX:
+                # The path belongs to whoever bound it, and newer Pythons would remove it.
+                tidy = {"cleanup_socket": False} if _cleans_up(loop) else {}
+                server = await loop.create_unix_server(
+                    lambda: _Connection(self), sock=sock, backlog=self._backlog, **tidy
+                )
+            else:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
+                server = await loop.create_server(lambda: _Connection(self), sock=sock, backlog=self._backlog)
+            self._servers.append(server)
+        self._sweep()
+
+    def stop_accepting(self) -> None:
+        """Close our hold of the listening sockets; connections go on."""
+        servers, self._servers = self._servers, []
+        for server in servers:
+            server.close()
+
+    async def drain(self, timeout: float) -> int:
+        """Stop accepting, wait up to `timeout` seconds for the connections to end, then cut what is left.
+
+        MTAs keep a milter connection for as long as their SMTP session: one that has an SMTP session is served on, one
+        that only waits for the next is closed at once.  Returns how many connections were cut.
+        """
+        self.stop_accepting()
+        self.draining = True
+        for connection in tuple(self._connections):
+            connection.leave()
+        if self._connections:
+            self._empty.clear()
+            try:
+                await asyncio.wait_for(self._empty.wait(), timeout)
+            except TimeoutError:
+                pass
+        cut = len(self._connections)
+        tasks = [connection.task for connection in self._connections if connection.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        return cut
+
+    def opened(self, connection: "_Connection") -> None:
+        """A connection begins."""
+        self._connections.add(connection)
+
+    def closed(self, connection: "_Connection") -> None:
+        """A connection and its session have ended."""
+        self._connections.discard(connection)
+        if not self._connections:
+            self._empty.set()
+
+    def _sweep(self) -> None:
+        """Close what has been idle for too long: one timer for all, since time-outs are rare and connections many."""
+        loop = asyncio.get_running_loop()
+        limit = loop.time() - self.idle_timeout
+        for connection in tuple(self._connections):
+            connection.leave_if_silent_since(limit)
+        self._sweeper = loop.call_later(min(max(self.idle_timeout / 4, 0.05), 60), self._sweep)
+
+
+def _cleans_up(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether the loop's create_unix_server knows the argument `cleanup_socket` (Python 3.13, uvloop 0.22)."""
+    code = getattr(loop.create_unix_server, "__code__", None)
+    names = code.co_varnames if code is not None else (loop.create_unix_server.__doc__ or "")
+    return "cleanup_socket" in names
+
+
+class _Connection(asyncio.Protocol):
+    """One milter connection."""
+
+    __slots__ = (
+        "_chosen",
+        "_dialogue",
+        "_engine",
+        "_gone",
+        "_heard",
+        "_inbox",
+        "_inbox_size",
+        "_macros",
+        "_packets",
+        "_paused",
+        "_replies",
+        "_timer",
+        "_transport",
+        "_waiter",
+        "_write_waiter",
+        "task",
+    )
+
+    def __init__(self, engine: NativeEngine) -> None:
+        self._engine = engine
+        self._dialogue = Dialogue(engine.new_session, engine.on_error)
+        self._macros = Macros()
+        self._packets = wire.Packets()
+        self._chosen: wire.Options | None = None  # until the MTA has made its offer
+        self._inbox: deque[bytes] = deque()
+        self._inbox_size = 0
+        self._replies: list[bytes] = []
+        self._waiter: asyncio.Future[None] | None = None  # the task waits for the MTA
+        self._write_waiter: asyncio.Future[None] | None = None  # the MTA does not read our replies
+        self._paused = False
+        self._gone = False
+        self._heard = 0.0
+        self.task: asyncio.Task[None] | None = None
+
+    # -- what the transport tells --
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._engine.opened(self)
+        loop = asyncio.get_running_loop()
+        self._heard = loop.time()
+        self.task = loop.create_task(self._serve())
+
+    def data_received(self, data: bytes) -> None:
+        self._heard = asyncio.get_running_loop().time()
+        self._inbox.append(data)
+        self._inbox_size += len(data)
+        if self._waiter is not None:
+            self._waiter.set_result(None)
+            self._waiter = None
+        elif self._inbox_size > _QUEUE and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def pause_writing(self) -> None:
+        self._write_waiter = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        waiter, self._write_waiter = self._write_waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  why it was lost changes nothing
+        self._gone = True
+        if self.task is not None:
+            self.task.cancel()
+
+    # -- what the engine asks --
+
+    def leave(self) -> None:
+        """Close if the MTA has no SMTP session here: it said that the next one will follow."""
+        if self._chosen is not None and self._dialogue.session is None and self.task is not None:
+            self.task.cancel()
+
+    def leave_if_silent_since(self, limit: float) -> None:
+        """Close if the MTA has said nothing since `limit` (time of the loop) while it was its turn."""
+        if self._waiter is not None and self._heard < limit and self.task is not None:
+            _log.info("milter connection closed: nothing heard for %g s", self._engine.idle_timeout)
+            self.task.cancel()
+
+    # -- the task --
+
+    async def _serve(self) -> None:
+        """Answer packets until either side ends the connection."""
+        try:
+            while True:
+                if not self._inbox:
+                    await self._listen()
+                data = self._inbox.popleft()
+                self._inbox_size -= len(data)
+                if self._paused and not self._inbox:
+                    self._paused = False
+                    self._transport.resume_reading()
+                for letter, content, cut in self._packets.feed(data):
+                    if not await self._take(letter, content, cut):
+                        return
+        except asyncio.CancelledError:
+            pass  # the MTA is gone, was silent for too long, or the drain is over: the end either way
+        except wire.ProtocolError as error:
+            _log.warning("milter connection closed: %s", error)
+        except Exception:
+            _log.exception("milter connection closed")
+        finally:
+            if not self._gone:
+                self._flush()
+                self._transport.close()
+            self._dialogue.close()
+            self._engine.closed(self)
+
+    async def _listen(self) -> None:
+        """Send the replies, then wait for more of the MTA."""
+        self._flush()
+        if self._write_waiter is not None:
+            await self._write_waiter
+            if self._inbox:
+                return
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _flush(self) -> None:
+        if self._replies:
+            self._transport.write(self._replies[0] if len(self._replies) == 1 else b"".join(self._replies))
+            self._replies.clear()
+
+    async def _take(self, letter: int, content: bytes, cut: bool) -> bool:
+        """Deal with one packet; returns False at the end of the connection."""
+        chosen = self._chosen
+        if chosen is None:
+            if letter == wire.QUIT:
+                return False
+            if letter != wire.NEGOTIATE:
+                raise wire.ProtocolError("no negotiation")
+            self._negotiate(content)
+        elif letter == wire.HEADER:
+            name, value = wire.read_header(content, leading_space=chosen.steps & wire.LEADING_SPACE != 0)
+            self._dialogue.header(name, value, oversized=cut)
+            if not chosen.steps & _NO_REPLY_HEADER:
+                self._replies.append(wire.SAY_CONTINUE)
+        elif letter == wire.MACRO:
+            self._macros.put(content)
+        elif letter == wire.BODY:
+            wanted = self._dialogue.body(content)
+            if not chosen.steps & _NO_REPLY_BODY:
+                self._replies.append(wire.SAY_CONTINUE if wanted or not chosen.steps & wire.SKIP else wire.SAY_SKIP)
+        elif letter == wire.END_OF_MESSAGE:
+            await self._end_message(content, chosen)
+        elif letter in _STAGES:
+            stage, call = _STAGES[letter]
+            verdict = await call(self._dialogue, content, self._macros.known())
+            if not chosen.steps & wire.NO_REPLY[stage]:
+                self._replies.append(wire.say_verdict(verdict, stage, chosen))
+        elif letter == wire.ABORT:
+            self._dialogue.abort()
+            self._macros.end_message()
+        elif letter == wire.QUIT:
+            return False
+        elif letter == wire.QUIT_NEW_CONNECTION:
+            self._dialogue.close()
+            self._macros.end_session()
+            return not self._engine.draining
+        elif letter == wire.NEGOTIATE:
+            self._negotiate(content)
+        elif letter != wire.UNKNOWN or not chosen.steps & wire.NO_REPLY_UNKNOWN:
+            # The MTA waits for an answer to whatever it says; this is the one that changes nothing.
+            self._replies.append(wire.SAY_CONTINUE)
+        return True
+
+    def _negotiate(self, content: bytes) -> None:
+        offer = wire.read_offer(content)
+        self._dialogue.begin()
+        self._chosen = wire.choose(offer, self._dialogue.answers)
+        self._replies.append(wire.say_options(self._chosen))
+
+    async def _end_message(self, content: bytes, chosen: wire.Options) -> None:
+        """End of the message: `content` is the last of the body, if there is any left."""
+        if content:
+            self._dialogue.body(content)
+        self._flush()
+        progress = asyncio.get_running_loop().call_later(self._engine.progress_interval, self._progress)
+        self._timer = progress
+        try:
+            verdict = await self._dialogue.end_of_message(self._macros.known())
+        finally:
+            self._timer.cancel()
+        self._replies.append(wire.say_verdict(verdict, Stage.EOM, chosen))
+        self._macros.end_message()
+
+    def _progress(self) -> None:
+        """Tell the MTA that the verdict is still being worked on."""
+        self._transport.write(wire.SAY_PROGRESS)
+        self._timer = asyncio.get_running_loop().call_later(self._engine.progress_interval, self._progress)
+
+
+_NO_REPLY_HEADER: Final = wire.NO_REPLY[Stage.HEADER]
+_NO_REPLY_BODY: Final = wire.NO_REPLY[Stage.BODY]
+
+_Call = Callable[[Dialogue, bytes, Mapping[bytes, bytes]], Awaitable[Verdict]]
+_STAGES: Final[Mapping[int, tuple[Stage, _Call]]] = {
+    wire.CONNECT: (Stage.CONNECT, lambda dialogue, data, macros: dialogue.connect(wire.read_connect(data), macros)),
+    wire.HELO: (Stage.HELO, lambda dialogue, data, macros: dialogue.helo(wire.read_text(data), macros)),
+    wire.MAIL: (Stage.MAIL, lambda dialogue, data, macros: dialogue.mail(wire.read_arguments(data), macros)),
+    wire.RCPT: (Stage.RCPT, lambda dialogue, data, macros: dialogue.rcpt(wire.read_arguments(data), macros)),
+    wire.DATA: (Stage.DATA, lambda dialogue, _, macros: dialogue.data(macros)),
+    wire.END_OF_HEADERS: (Stage.EOH, lambda dialogue, _, macros: dialogue.end_of_headers(macros)),
+}

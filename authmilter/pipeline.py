@@ -1,0 +1,151 @@
+"""Runs methods and checks, and keeps their failures apart: what breaks costs one result or finding, never a message."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from authmilter.addresses import author
+from authmilter.auth import dkim, dmarc, iprev, spf
+from authmilter.check import Check, Tools
+from authmilter.config.schema import Config
+from authmilter.errors import TempError
+from authmilter.evidence import AuthResult, Finding, Result
+from authmilter.interfaces import Observer, Resolver
+from authmilter.model import Stage, Transaction
+
+log = logging.getLogger("authmilter.pipeline")
+
+# A check that yields without end is cut here.
+MAX_FINDINGS = 100
+
+
+class Pipeline:
+    """The methods and checks of one configuration."""
+
+    def __init__(
+        self,
+        config: Config,
+        checks: tuple[Check, ...],
+        dns: Resolver,
+        observer: Observer,
+        clock: Callable[[], float],
+    ) -> None:
+        self.config = config
+        self.dns = dns
+        self.observer = observer
+        self.clock = clock
+        self._checks = {stage: tuple(c for c in checks if c.stage is stage and self._enabled(c)) for stage in Stage}
+
+    def _enabled(self, check: Check) -> bool:
+        return bool(getattr(self.config.checks.get(check.name), "enabled", True))
+
+    def has_checks(self, stage: Stage) -> bool:
+        """Is there anything to run at that stage?"""
+        return bool(self._checks[stage])
+
+    # -- methods ------------------------------------------------------------------------------------------------------
+
+    def iprev(self, tx: Transaction) -> Coroutine[Any, Any, AuthResult]:
+        """Reverse DNS of the client."""
+        return self._method("iprev", iprev.check(tx.connection, self.dns, self.config.iprev))
+
+    def spf_helo(self, tx: Transaction) -> Coroutine[Any, Any, AuthResult]:
+        """SPF of the HELO identity."""
+        return self._method(
+            "spf_helo", spf.check_helo(tx.connection, tx.helo, tx.helo_domain, self.dns, self.config.spf)
+        )
+
+    def spf(self, tx: Transaction) -> Coroutine[Any, Any, AuthResult]:
+        """SPF of the MAIL FROM identity."""
+        return self._method(
+            "spf",
+            spf.check_mail_from(tx.connection, tx.helo, tx.helo_domain, tx.envelope, self.dns, self.config.spf),
+        )
+
+    async def dkim(self, tx: Transaction, signatures: tuple[dkim.Signature, ...]) -> list[AuthResult]:
+        """Every signature of the message."""
+        return await self._guard(
+            "dkim",
+            dkim.verify(tx.message, signatures, self.dns, self.clock(), self.config.dkim),
+            lambda reason: [AuthResult("dkim", Result.TEMPERROR, reason=reason)],
+        )
+
+    async def dmarc(self, tx: Transaction) -> AuthResult:
+        """DMARC of the author domain, on the results so far."""
+
+        async def evaluate() -> AuthResult:
+            return (await dmarc.evaluate(author(tx.message), tx.results, self.dns, self.config.dmarc)).result
+
+        return await self._method("dmarc", evaluate())
+
+    async def _method(self, name: str, work: Awaitable[AuthResult]) -> AuthResult:
+        return await self._guard(name, work, lambda reason: AuthResult(name, Result.TEMPERROR, reason=reason))
+
+    async def _guard(self, name: str, work: Awaitable[Any], failed: Callable[[str], Any]) -> Any:
+        """Time the work; whatever it raises becomes a temperror."""
+        started = time.perf_counter()
+        try:
+            return await work
+        except TempError as error:
+            self.observer.check_error(name, "temperror")
+            return failed(str(error))
+        except Exception:
+            log.exception("%s failed; the message goes on", name)
+            self.observer.check_error(name, "exception")
+            return failed("internal error")
+        finally:
+            self.observer.check_done(name, time.perf_counter() - started)
+
+    # -- checks -------------------------------------------------------------------------------------------------------
+
+    def start(self, stage: Stage, tx: Transaction) -> tuple[list[Finding], list[asyncio.Task[list[Finding]]]]:
+        """Run the checks of a stage: findings of those that only compute, and tasks of those that wait."""
+        checks = self._checks[stage]
+        if not checks:
+            return [], []
+        now = self.clock()
+        found: list[Finding] = []
+        waiting = []
+        for check in checks:
+            tools = Tools(self.dns, now, self.config.identity, self.config.checks.get(check.name))
+            if check.waits:
+                waiting.append(asyncio.create_task(self._wait(check, tx, tools)))
+            else:
+                found += self._compute(check, tx, tools)
+        return found, waiting
+
+    def _compute(self, check: Check, tx: Transaction, tools: Tools) -> list[Finding]:
+        started = time.perf_counter()
+        found: list[Finding] = []
+        try:
+            for finding in check.run(tx, tools):  # type: ignore[union-attr]  # check.waits told them apart
+                found.append(finding)
+                if len(found) >= MAX_FINDINGS:
+                    break
+        except Exception as error:
+            found.append(self._broken(check, error))
+        self.observer.check_done(check.name, time.perf_counter() - started)
+        return found
+
+    async def _wait(self, check: Check, tx: Transaction, tools: Tools) -> list[Finding]:
+        started = time.perf_counter()
+        found: list[Finding] = []
+        try:
+            async for finding in check.run(tx, tools):  # type: ignore[union-attr]
+                found.append(finding)
+                if len(found) >= MAX_FINDINGS:
+                    break
+        except Exception as error:
+            found.append(self._broken(check, error))
+        self.observer.check_done(check.name, time.perf_counter() - started)
+        return found
+
+    def _broken(self, check: Check, error: Exception) -> Finding:
+        if isinstance(error, TempError):
+            self.observer.check_error(check.name, "temperror")
+            return Finding(f"{check.name}_temperror", str(error))
+        log.error("check %s failed; the message goes on", check.name, exc_info=error)
+        self.observer.check_error(check.name, "exception")
+        return Finding("check_error", check.name)

@@ -1,0 +1,1 @@
+"""Processes: a supervisor, its workers on one listening socket, and the exporter of metrics."""

@@ -1,0 +1,362 @@
+"""The supervisor: binds, forks, reaps, reloads.
+
+It is single-threaded and handles no mail.  Signals only wake its loop; the handlers do nothing else.
+"""
+
+import contextlib
+import gc
+import grp
+import logging
+import os
+import pwd
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from authmilter.auth.signing import Signer
+from authmilter.check import all_checks
+from authmilter.config import ini
+from authmilter.config.endpoint import parse_listen
+from authmilter.config.schema import Config
+from authmilter.errors import AuthMilterError, ConfigError, StartError
+from authmilter.log import configure
+from authmilter.metrics import Metrics, Shared, layout_for
+from authmilter.server import exporter, notify, worker
+from authmilter.server.sockets import Listener, bind_all, mta_lines
+from authmilter.submission import SenderMap
+from authmilter.submission import load as load_senders
+
+log = logging.getLogger("authmilter.supervisor")
+
+BACKOFF_FIRST, BACKOFF_LAST = 0.1, 30.0
+HEALTHY_AFTER = 10.0  # a worker that lived this long starts its back-off afresh
+HEARTBEAT_LIMIT = 60.0  # a worker whose loop stood still this long is replaced
+GRACE = 5.0  # beyond drain_timeout, before what is left is killed
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+
+
+@dataclass
+class Child:
+    """A place for a process, and the process in it."""
+
+    name: str
+    start: Callable[[socket.socket], NoReturn]
+    slot: int
+    pid: int = 0
+    control: socket.socket | None = None
+    started: float = 0.0
+    respawn_at: float = 0.0
+    backoff: float = field(default=BACKOFF_FIRST)
+
+
+class Supervisor:
+    """Runs the process group of one configuration file."""
+
+    def __init__(self, config: Config, path: str | None, signer: Signer, senders: SenderMap) -> None:
+        self.config = config
+        self.path = path
+        self.signer = signer
+        self.senders = senders
+        self.workers = config.milter.workers or _cores()
+        self.layout = layout_for(all_checks())
+        self.shared = Shared(self.workers + 1, self.layout)
+        self.metrics = Metrics(self.shared, 0, self.layout)
+        self.listeners: list[Listener] = []
+        self.children: list[Child] = []
+        self.stopping = False
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Serve until SIGTERM; returns the exit status.  Raises StartError if a socket is not to be had."""
+        milter = self.config.milter
+        self.listeners = bind_all(
+            milter.socket, mode=milter.socket_mode, group=milter.socket_group, backlog=milter.backlog
+        )
+        scrape = self._bind_metrics()
+        _drop_privileges(milter.user, milter.group)
+        self.metrics.set("authmilter_config_last_reload_successful", 1.0)
+        self._wake_read, self._wake_write = socket.socketpair()
+        self._wake_read.setblocking(False)
+        self._wake_write.setblocking(False)
+        signal.set_wakeup_fd(self._wake_write.fileno(), warn_on_full_buffer=False)
+        for number in _SIGNALS:
+            signal.signal(number, _only_wake)
+        sockets = [listener.sock for listener in self.listeners]
+        if scrape is not None:
+            self.children.append(
+                Child("exporter", lambda control: _never(exporter.main, scrape, control, self.shared, self.layout), 0)
+            )
+        for slot in range(1, self.workers + 1):
+            self.children.append(Child(f"worker {slot}", self._worker(slot, sockets), slot))
+        gc.collect()
+        gc.freeze()  # what is loaded now stays shared with the children
+        for child in self.children:
+            self._fork(child)
+        print(mta_lines(self.listeners), flush=True)  # noqa: T201  to paste
+        log.info("serving on %s with %d workers", ", ".join(str(one.address) for one in self.listeners), self.workers)
+        self._loop()
+        return 0
+
+    def _bind_metrics(self) -> socket.socket | None:
+        if not self.config.metrics.listen:
+            return None
+        host, port = parse_listen(self.config.metrics.listen)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((host, port))
+            sock.listen(64)
+        except OSError as error:
+            sock.close()
+            for listener in self.listeners:
+                listener.close()
+            raise StartError(f"[metrics] listen {self.config.metrics.listen}: {error.strerror or error}") from error
+        return sock
+
+    def _worker(self, slot: int, sockets: list[socket.socket]) -> Callable[[socket.socket], NoReturn]:
+        def start(control: socket.socket) -> NoReturn:
+            _never(
+                worker.main,
+                slot,
+                self.config,
+                self.path,
+                self.signer,
+                self.senders,
+                self.shared,
+                self.layout,
+                sockets,
+                control,
+            )
+
+        return start
+
+    def _fork(self, child: Child) -> None:
+        ours, theirs = socket.socketpair()
+        child.started = time.monotonic()
+        child.respawn_at = 0.0
+        pid = os.fork()
+        if pid == 0:
+            try:
+                signal.set_wakeup_fd(-1)
+                ours.close()
+                self._wake_read.close()
+                self._wake_write.close()
+                for other in self.children:
+                    if other.control is not None:
+                        other.control.close()
+                child.start(theirs)
+            finally:
+                os._exit(70)
+        theirs.close()
+        child.pid, child.control = pid, ours
+        if child.slot:
+            self._set(child, "heartbeat", time.monotonic())
+
+    def _set(self, child: Child, gauge: str, value: float) -> None:
+        self.shared.slot(child.slot)[self.layout.cells[gauge, ()]] = value
+
+    # -- the loop -----------------------------------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        ready = False
+        interval = notify.watchdog_interval()
+        next_ping = 0.0
+        deadline = float("inf")
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._wake_read, selectors.EVENT_READ)
+            while any(child.pid for child in self.children) or not self.stopping:
+                selector.select(self._wait(ready, interval, deadline))
+                now = time.monotonic()
+                for number in self._signals():
+                    if number in (signal.SIGTERM, signal.SIGINT):
+                        if self.stopping:
+                            deadline = 0.0  # asked twice: at once
+                        else:
+                            deadline = now + self.config.milter.drain_timeout + GRACE
+                            self._stop()
+                    elif number == signal.SIGHUP and not self.stopping:
+                        self._reload()
+                self._reap(now)
+                if self.stopping:
+                    self._end_exporter_last()
+                    if now >= deadline:
+                        self._kill_all()
+                    continue
+                for child in self.children:
+                    if not child.pid and now >= child.respawn_at:
+                        self._fork(child)
+                self._replace_stuck(now)
+                if not ready and self.shared.sum(self.layout.cells["accepting", ()]) >= self.workers:
+                    ready = True
+                    notify.notify("READY=1", f"STATUS=serving with {self.workers} workers")
+                if interval and now >= next_ping:
+                    notify.notify("WATCHDOG=1")
+                    next_ping = now + interval
+        for listener in self.listeners:
+            listener.close()
+        log.info("stopped")
+
+    def _wait(self, ready: bool, interval: float, deadline: float) -> float:
+        """Seconds until something is due."""
+        now = time.monotonic()
+        due = [1.0 if ready else 0.02]
+        due += [child.respawn_at - now for child in self.children if not child.pid and not self.stopping]
+        if interval:
+            due.append(interval)
+        if self.stopping:
+            due.append(deadline - now)
+        return max(0.0, min(due))
+
+    def _signals(self) -> bytes:
+        with contextlib.suppress(BlockingIOError):
+            return self._wake_read.recv(4096)
+        return b""
+
+    def _reap(self, now: float) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            child = next((c for c in self.children if c.pid == pid), None)
+            if child is None:
+                continue
+            child.pid = 0
+            if child.control is not None:
+                child.control.close()
+                child.control = None
+            if child.slot:
+                self._set(child, "accepting", 0.0)
+                self._set(child, "authmilter_connections_active", 0.0)
+            if self.stopping:
+                continue
+            if now - child.started >= HEALTHY_AFTER:
+                child.backoff = BACKOFF_FIRST
+            child.respawn_at = now + child.backoff
+            log.error("%s (pid %d) %s; restart in %.1f s", child.name, pid, _cause(status), child.backoff)
+            child.backoff = min(child.backoff * 2, BACKOFF_LAST)
+            if child.slot:
+                self.metrics.worker_restarted()
+
+    def _replace_stuck(self, now: float) -> None:
+        heartbeat = self.layout.cells["heartbeat", ()]
+        for child in self.children:
+            if child.slot and child.pid and now - self.shared.slot(child.slot)[heartbeat] > HEARTBEAT_LIMIT:
+                log.error("%s (pid %d) stood still for %.0f s: killed", child.name, child.pid, HEARTBEAT_LIMIT)
+                self._set(child, "heartbeat", now)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child.pid, signal.SIGKILL)
+
+    def _stop(self) -> None:
+        log.info("stopping: open connections have %.0f s", self.config.milter.drain_timeout)
+        notify.notify("STOPPING=1", "STATUS=draining")
+        self.stopping = True
+        for child in self.children:
+            if child.control is not None and child.slot:
+                child.control.close()  # end of file means drain
+                child.control = None
+        # A listening socket stays open as long as one process has it: workers close theirs, and we ours.
+        for listener in self.listeners:
+            listener.close()
+
+    def _end_exporter_last(self) -> None:
+        """The exporter answers until the workers are gone: their last messages are still counted."""
+        if not any(child.pid for child in self.children if child.slot):
+            for child in self.children:
+                if child.control is not None:
+                    child.control.close()
+                    child.control = None
+
+    def _kill_all(self) -> None:
+        for child in self.children:
+            if child.pid:
+                log.warning("%s (pid %d) did not end in time: killed", child.name, child.pid)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child.pid, signal.SIGKILL)
+
+    # -- reload -------------------------------------------------------------------------------------------------------
+
+    def _reload(self) -> None:
+        """Read and check the file here; only a good one goes to the workers, as the very text that was checked."""
+        notify.reloading()
+        try:
+            text = _read(self.path)
+            config = ini.load(self.path, text)
+            signer = Signer.load(config.sign)
+            senders = load_senders(config)
+        except AuthMilterError as error:
+            problems = error.problems if isinstance(error, ConfigError) else (str(error),)
+            for problem in problems:
+                log.error("reload: %s", problem)
+            log.error("reload failed: the configuration stays as it was")
+            self.metrics.reloaded(success=False)
+            notify.notify("READY=1", f"STATUS=reload failed, the old configuration is in force: {problems[0]}")
+            return
+        for change in ini.changed_needing_restart(self.config, config):
+            log.warning("reload: a change of %s takes a restart", change)
+        self.config, self.signer, self.senders = config, signer, senders
+        configure(config.log.format, config.log.level)
+        frame = worker.FRAME.pack(len(text.encode())) + text.encode()
+        for child in self.children:
+            if child.slot and child.control is not None:
+                try:
+                    child.control.sendall(frame)
+                except OSError as error:
+                    log.error("%s can't be told of the reload: %s", child.name, error)
+        self.metrics.reloaded(success=True)
+        log.info("reloaded")
+        notify.notify("READY=1", f"STATUS=serving with {self.workers} workers")
+
+
+def _read(path: str | None) -> str:
+    if path is None:
+        return ""
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path}: can't be read: {error}"]) from error
+
+
+def _only_wake(number: int, frame: Any) -> None:
+    """The wake-up descriptor has the number; the loop does the work."""
+
+
+def _never(function: Callable[..., None], *args: Any) -> NoReturn:
+    function(*args)
+    os._exit(70)  # both end by themselves
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _cause(status: int) -> str:
+    if os.WIFSIGNALED(status):
+        return f"was killed by {signal.Signals(os.WTERMSIG(status)).name}"
+    return f"ended with status {os.waitstatus_to_exitcode(status)}"
+
+
+def _drop_privileges(user: str, group: str) -> None:
+    """Become `user` and `group`, for good, when started as root."""
+    if os.geteuid() != 0 or not (user or group):
+        return
+    try:
+        gid = grp.getgrnam(group).gr_gid if group else pwd.getpwnam(user).pw_gid
+        if user:
+            os.initgroups(user, gid)
+        else:
+            os.setgroups([gid])
+        os.setgid(gid)
+        if user:
+            os.setuid(pwd.getpwnam(user).pw_uid)
+    except (KeyError, OSError) as error:
+        raise StartError(f"can't become user {user!r} group {group!r}: {error}") from error

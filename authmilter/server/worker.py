@@ -1,0 +1,187 @@
+"""A worker: one event loop, its resolver, and an engine on the shared sockets."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import struct
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import uvloop
+
+from authmilter.auth.signing import Signer
+from authmilter.check import all_checks
+from authmilter.config import ini
+from authmilter.config.schema import Config
+from authmilter.errors import AuthMilterError
+from authmilter.log import configure
+from authmilter.metrics import Layout, Metrics, Shared
+from authmilter.resolver import CaresResolver
+from authmilter.session import Rulebook, Session, build
+from authmilter.submission import SenderMap
+from authmilter.submission import load as load_senders
+
+log = logging.getLogger("authmilter.worker")
+
+FRAME = struct.Struct("!I")  # length of a configuration text that follows on the control socket
+HEARTBEAT = 1.0
+
+
+class Engine(Protocol):
+    """What both engines offer."""
+
+    active: int
+
+    async def serve(self, sockets: Sequence[socket.socket]) -> None:
+        """Accept connections on these sockets."""
+        ...
+
+    def stop_accepting(self) -> None:
+        """Leave new connections to others."""
+        ...
+
+    async def drain(self, timeout: float) -> int:  # noqa: ASYNC109  it bounds the whole wait
+        """Wait until open connections ended; returns how many had to be cut."""
+        ...
+
+
+class Worker:
+    """Serves until the supervisor closes the control socket, then drains."""
+
+    def __init__(
+        self,
+        slot: int,
+        config: Config,
+        path: str | None,
+        signer: Signer,
+        senders: SenderMap,
+        shared: Shared,
+        layout: Layout,
+    ) -> None:
+        self.config = config
+        self.path = path
+        self.signer = signer
+        self.senders = senders
+        self.metrics = Metrics(shared, slot, layout)
+        self.rules: Rulebook
+
+    async def run(self, sockets: Sequence[socket.socket], control: socket.socket) -> None:
+        """The whole life of the worker."""
+        self._build(self._resolver())
+        engine = self._engine()
+        await engine.serve(sockets)
+        self.metrics.set("accepting", 1.0)
+        heart = asyncio.create_task(self._beat())
+        try:
+            await self._obey(control)
+        finally:
+            self.metrics.set("accepting", 0.0)
+            engine.stop_accepting()
+            cut = await engine.drain(self.config.milter.drain_timeout)
+            if cut:
+                log.warning("drain: %d connections were still open after drain_timeout", cut)
+            heart.cancel()
+            self.metrics.set("authmilter_connections_active", 0.0)
+
+    def session(self) -> Session:
+        """A session under the rules in force now."""
+        return Session(self.rules)
+
+    def _engine(self) -> Engine:
+        engine: Callable[..., Engine]
+        if self.config.milter.engine == "libmilter":
+            from authmilter.milter.libmilter import LibmilterEngine
+
+            engine = LibmilterEngine
+        else:
+            from authmilter.milter.native import NativeEngine
+
+            engine = NativeEngine
+        return engine(
+            self.session,
+            idle_timeout=self.config.milter.idle_timeout,
+            on_error=self.config.milter.on_error,
+            on_open=self.metrics.connection_opened,
+            on_close=self.metrics.connection_closed,
+        )
+
+    def _resolver(self) -> CaresResolver:
+        return CaresResolver(self.config.dns, on_query=self.metrics.dns_query, on_cache=self.metrics.dns_cache)
+
+    def _build(self, dns: CaresResolver) -> None:
+        self.dns = dns
+        self.rules = build(self.config, all_checks(), self.signer, self.senders, dns, self.metrics)
+
+    async def _beat(self) -> None:
+        """Tell the supervisor that the loop turns."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self.metrics.set("heartbeat", loop.time())
+            await asyncio.sleep(HEARTBEAT)
+
+    async def _obey(self, control: socket.socket) -> None:
+        """Reload at every configuration that arrives; return at end of file."""
+        reader, writer = await asyncio.open_unix_connection(sock=control)
+        try:
+            while True:
+                try:
+                    (length,) = FRAME.unpack(await reader.readexactly(FRAME.size))
+                    text = (await reader.readexactly(length)).decode()
+                except (asyncio.IncompleteReadError, ConnectionError):
+                    return
+                await self._reload(text)
+        finally:
+            writer.close()
+
+    async def _reload(self, text: str) -> None:
+        """Open sessions keep their rules; the next ones get the new."""
+        try:
+            config = ini.load(self.path, text)
+            # A private key takes 60 ms to parse: not on the loop.
+            signer = await asyncio.to_thread(Signer.load, config.sign)
+            senders = await asyncio.to_thread(load_senders, config)
+        except AuthMilterError as error:
+            # The supervisor had the same text and could use it: a file that it names has changed since.
+            log.error("reload failed in this worker, which keeps its configuration: %s", error)
+            return
+        old = self.config
+        self.config, self.signer, self.senders = config, signer, senders
+        configure(config.log.format, config.log.level)
+        if config.dns == old.dns:
+            self._build(self.dns)
+            return
+        before = self.dns
+        self._build(self._resolver())
+        # Sessions that are open still ask the old one.
+        asyncio.get_running_loop().call_later(2 * (config.milter.message_timeout + config.dns.timeout), before.close)
+
+
+def main(
+    slot: int,
+    config: Config,
+    path: str | None,
+    signer: Signer,
+    senders: SenderMap,
+    shared: Shared,
+    layout: Layout,
+    sockets: Sequence[socket.socket],
+    control: socket.socket,
+) -> None:
+    """Entry after the fork; never returns."""
+    status = 1
+    try:
+        # The supervisor alone hears signals; the terminal's ^C reaches every process of the group.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        control.setblocking(False)
+        worker = Worker(slot, config, path, signer, senders, shared, layout)
+        uvloop.run(worker.run(sockets, control))
+        status = 0
+    except BaseException:
+        log.exception("worker failed")
+    finally:
+        logging.shutdown()
+        os._exit(status)

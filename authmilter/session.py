@@ -1,0 +1,595 @@
+"""One SMTP session as the milter sees it: collects facts, starts what they allow, and answers where policy may act.
+
+Methods start as soon as their facts are there (iprev at CONNECT, SPF at HELO and MAIL, keys at end of headers) and run
+while the MTA sends on; they are waited for where a verdict is needed, nearly always at end of message.
+
+`tx` is rebound to a new snapshot at every stage.  A refused recipient leaves no trace; RSET goes back to the snapshot
+of HELO.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+from typing import Any
+
+from authmilter.addresses import author, parse_path, to_ascii_domain
+from authmilter.auth import dkim, dmarc, results_header
+from authmilter.auth.signing import Choice, Signer
+from authmilter.check import Check
+from authmilter.config.schema import Config
+from authmilter.evidence import AuthResult, Finding, Result
+from authmilter.interfaces import Observer, Resolver
+from authmilter.log import message_line
+from authmilter.model import (
+    BodyHashKey,
+    Connection,
+    Direction,
+    HeaderField,
+    Mailbox,
+    Message,
+    Stage,
+    Transaction,
+)
+from authmilter.pipeline import Pipeline
+from authmilter.policy import Policy, Ruling
+from authmilter.submission import SenderMap
+from authmilter.verdict import CONTINUE, Action, HeaderEdit, Verdict
+
+log = logging.getLogger("authmilter.session")
+
+# Limits of what is examined (the contract's "Size"); what is beyond is passed on and reported as `oversized`.
+MAX_HEADER_SECTION = 2 * 1024 * 1024
+MAX_FIELD = 256 * 1024
+MAX_FIELDS = 20_000
+MAX_RECIPIENTS = 10_000  # more are accepted, but no longer listed
+
+_REFUSING = (Action.REJECT, Action.TEMPFAIL)
+
+
+@dataclass(frozen=True)
+class Rulebook:
+    """All that follows from one configuration; a session keeps the one that it began with."""
+
+    config: Config
+    policy: Policy
+    pipeline: Pipeline
+    signer: Signer
+    senders: SenderMap
+    dns: Resolver
+    observer: Observer
+    clock: Callable[[], float] = time.time
+
+
+def build(
+    config: Config,
+    checks: tuple[Check, ...],
+    signer: Signer,
+    senders: SenderMap,
+    dns: Resolver,
+    observer: Observer,
+    clock: Callable[[], float] = time.time,
+) -> Rulebook:
+    """Put the rulebook of a configuration together."""
+    pipeline = Pipeline(config, checks, dns, observer, clock)
+    return Rulebook(config, Policy(config, checks), pipeline, signer, senders, dns, observer, clock)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a transaction, for the log and for `check-message`."""
+
+    ruling: Ruling
+    stage: Stage
+    tx: Transaction
+    reference: str
+    authentication_results: str
+    signed: str
+
+
+class Session:
+    """One SMTP session; the engines call a method per event.  Not for several threads."""
+
+    def __init__(self, rulebook: Rulebook, on_outcome: Callable[[Outcome], None] | None = None) -> None:
+        self.rules = rulebook
+        self._config = rulebook.config
+        self._on_outcome = on_outcome
+        self.tx = Transaction()
+        self._greeted = self.tx  # snapshot to which RSET returns
+        self._early: Ruling | None = None  # a refusal that `enforce = no` did not carry out
+        self._early_stage = Stage.CONNECT
+        self._methods: dict[str, asyncio.Task[AuthResult]] = {}
+        self._waiting: list[tuple[Stage, asyncio.Task[list[Finding]]]] = []
+        self._trusted_relay = False
+        self._internal = False
+        self._reset_message()
+
+    def _reset_message(self) -> None:
+        self.reference = "am-" + secrets.token_hex(5)
+        self._started = time.perf_counter()
+        self._fields: list[HeaderField] = []
+        self._header_size = 0
+        self._oversized = ""
+        self._body_size = 0
+        self._body_wanted = True
+        self._hashers: dict[BodyHashKey, dkim.BodyHasher] = {}
+        self._signatures: tuple[dkim.Signature, ...] = ()
+        self._choice: Choice | None = None
+        self._in_message = False
+        self._decided = False
+
+    # -- events -------------------------------------------------------------------------------------------------------
+
+    def answers(self, stage: Stage) -> bool:
+        """May this stage be answered with anything but "continue"?  If not, the MTA need not wait for us."""
+        return stage is Stage.EOM or self.rules.policy.acts_at(stage)
+
+    async def connect(
+        self, host: bytes, family: str, port: int, address: bytes, macros: Mapping[bytes, bytes]
+    ) -> Verdict:
+        """A client connected; `family` is ``4 6 L U``."""
+        client_ip = None
+        if family in ("4", "6"):
+            try:
+                client_ip = ip_address(address.decode("ascii"))
+            except ValueError:
+                log.warning("the MTA gave an address that is none: %r", address[:64])
+        mapped = getattr(client_ip, "ipv4_mapped", None)
+        client_ip = mapped or client_ip
+        name = _text(host)
+        if name.startswith("[") or name in ("unknown", _text(macros.get(b"{client_addr}", b""))):
+            name = ""
+        connection = Connection(
+            client_ip=client_ip,
+            client_name=name,
+            client_port=port,
+            mta_name=_text(macros.get(b"j", b"")),
+            daemon_name=_text(macros.get(b"{daemon_name}", b"")),
+        )
+        self.tx = self._greeted = replace(self.tx, connection=connection)
+        networks = self._config.networks
+        self._trusted_relay = _within(client_ip, networks.trusted_relays)
+        self._internal = client_ip is None or _within(client_ip, networks.internal)
+        if not self._internal and not self._trusted_relay:
+            self._begin("iprev", self._config.iprev.enabled, self.rules.pipeline.iprev)
+        verdict = await self._stage(Stage.CONNECT)
+        self._greeted = self.tx
+        return verdict
+
+    async def helo(self, name: bytes, macros: Mapping[bytes, bytes]) -> Verdict:
+        """HELO or EHLO; a second one (after STARTTLS) replaces the first."""
+        self._forget_findings(Stage.HELO)
+        self.tx = replace(self.tx, helo=name, helo_domain=to_ascii_domain(name))
+        tls = _text(macros.get(b"{tls_version}", b""))
+        if tls:
+            self.tx = replace(self.tx, envelope=replace(self.tx.envelope, tls=tls))
+        if not self._internal and not self._trusted_relay:
+            self._begin("spf_helo", self._config.spf.enabled and self._config.spf.helo, self.rules.pipeline.spf_helo)
+        verdict = await self._stage(Stage.HELO)
+        self._greeted = self.tx
+        return verdict
+
+    async def mail(self, args: Sequence[bytes], macros: Mapping[bytes, bytes]) -> Verdict:
+        """MAIL FROM: here the direction is decided."""
+        if self._in_message:
+            self.abort()  # a new MAIL without RSET or end of message: the old one is over
+        self._reset_message()
+        self._in_message = True
+        auth_user = _text(macros.get(b"{auth_authen}", b""))
+        client_ip = self.tx.connection.client_ip
+        # Postfix shows pickup and bounces (non_smtpd_milters) as a client on loopback that never said HELO.
+        local = client_ip is None or (not self.tx.helo and client_ip.is_loopback)
+        outbound = bool(auth_user) or self._internal or local
+        envelope = replace(
+            self.tx.envelope,
+            reverse_path=parse_path(args[0] if args else b""),
+            auth_user=auth_user,
+            direction=Direction.OUTBOUND if outbound else Direction.INBOUND,
+            local_submission=local and not auth_user,
+        )
+        self.tx = replace(self.tx, envelope=envelope, queue_id=_text(macros.get(b"i", b"")))
+        if not outbound and not self._trusted_relay:
+            self._begin("spf", self._config.spf.enabled, self.rules.pipeline.spf)
+        return await self._stage(Stage.MAIL)
+
+    async def rcpt(self, args: Sequence[bytes], macros: Mapping[bytes, bytes]) -> Verdict:
+        """RCPT TO; a refused recipient leaves no trace."""
+        before = self.tx
+        envelope = self.tx.envelope
+        path = parse_path(args[0] if args else b"") or Mailbox(b"", b"", "")
+        if len(envelope.forward_paths) < MAX_RECIPIENTS:
+            envelope = replace(envelope, forward_paths=(*envelope.forward_paths, path))
+        self.tx = replace(self.tx, envelope=envelope, queue_id=_text(macros.get(b"i", b"")) or self.tx.queue_id)
+        verdict = await self._stage(Stage.RCPT)
+        if verdict.action in _REFUSING:
+            self.tx = replace(before, refused_recipients=before.refused_recipients + 1)
+            if verdict.reply:
+                self.rules.observer.recipient_refused(verdict.reply.code)
+        return verdict
+
+    async def data(self, macros: Mapping[bytes, bytes]) -> Verdict:
+        """DATA."""
+        self._note_queue_id(macros)
+        return await self._stage(Stage.DATA)
+
+    def header(self, name: bytes, value: bytes, *, oversized: bool = False) -> None:
+        """A header field: value with its leading white space and CRLF at folds."""
+        size = len(name) + len(value) + 3
+        self._header_size += size
+        if oversized or size > MAX_FIELD or self._header_size > MAX_HEADER_SECTION or len(self._fields) >= MAX_FIELDS:
+            self._too_large("header field" if size > MAX_FIELD or oversized else "header section")
+            # A forged field must go wherever it stands.  Without its value it can't be parsed, so it counts as forged.
+            key = name.strip(b" \t").lower()
+            if key == b"authentication-results" or key.startswith(b"x-spam-"):
+                self._fields.append(HeaderField(name, b""))
+            return
+        self._fields.append(HeaderField(name, value))
+
+    async def end_of_headers(self, macros: Mapping[bytes, bytes]) -> Verdict:
+        """The header section is complete: plan the body hashes, and ask for keys and policies ahead."""
+        self._note_queue_id(macros)
+        message = Message(tuple(self._fields), oversized=self._oversized)
+        self.tx = replace(self.tx, message=message)
+        keys: set[BodyHashKey] = set()
+        if self.tx.envelope.direction is Direction.OUTBOUND:
+            self._choice = self.rules.signer.choose(author(message).domains)
+            keys = set(self.rules.signer.body_hash_keys(self._choice))
+        elif not self._trusted_relay:
+            if self._config.dkim.enabled:
+                self._signatures = dkim.parse_signatures(message, self._config.dkim)
+                for signature in self._signatures:
+                    if signature.error is None and signature.body_hash_key is not None:
+                        keys.add(signature.body_hash_key)
+                        self.rules.dns.prefetch(signature.key_name, "TXT")
+            if self._config.dmarc.enabled:
+                for domain in author(message).domains[:1]:
+                    dmarc.prefetch(domain, self.rules.dns)
+        self._hashers = {key: dkim.BodyHasher(key) for key in keys}
+        return await self._stage(Stage.EOH)
+
+    def body(self, chunk: bytes) -> bool:
+        """The next octets of the body; False when no more are wanted."""
+        self._body_size += len(chunk)
+        if not self._body_wanted:
+            return False
+        outbound = self.tx.envelope.direction is Direction.OUTBOUND
+        if self._body_size > self._config.milter.max_message_size and not outbound:
+            # Our own mail is hashed to its end whatever its size: a signature needs all of it.
+            self._too_large("body")
+            self._hashers = {}
+            self._body_wanted = False
+            return False
+        for hasher in self._hashers.values():
+            hasher.update(chunk)
+        return bool(self._hashers)
+
+    async def end_of_message(self, macros: Mapping[bytes, bytes]) -> Verdict:
+        """The verdict on the message, with the edits to its header section."""
+        self._note_queue_id(macros)
+        message = self.tx.message
+        if not message.fields and self._fields:
+            message = Message(tuple(self._fields))  # an MTA that was told not to send EOH
+        message = message.with_body(
+            self._body_size, {key: hasher.finish() for key, hasher in self._hashers.items()}, self._oversized
+        )
+        self.tx = replace(self.tx, message=message)
+        outbound = self.tx.envelope.direction is Direction.OUTBOUND
+        ruling, authentication_results, signed = await (self._outbound() if outbound else self._inbound())
+        ruling = self._settle(ruling, Stage.EOM, authentication_results, signed)
+        self._in_message = False
+        self.tx = self._after_message()
+        return ruling.verdict
+
+    def abort(self) -> None:
+        """RSET, or the MTA gave the message up: back to where HELO left us."""
+        for name in ("spf",):
+            self._cancel(name)
+        for stage, task in self._waiting:
+            if stage >= Stage.MAIL:
+                task.cancel()
+        self._waiting = [(stage, task) for stage, task in self._waiting if stage < Stage.MAIL]
+        self._in_message = False
+        self.tx = self._greeted
+        self._hashers = {}
+        self._fields = []
+
+    def close(self) -> None:
+        """The SMTP session is over."""
+        self.abort()
+        for name in list(self._methods):
+            self._cancel(name)
+        for _, task in self._waiting:
+            task.cancel()
+        self._waiting = []
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _begin(self, name: str, enabled: bool, method: Callable[[Transaction], Any]) -> None:
+        self._cancel(name)
+        if enabled:
+            self._methods[name] = asyncio.create_task(method(self.tx))
+
+    def _cancel(self, name: str) -> None:
+        task = self._methods.pop(name, None)
+        if task is not None and not task.done():
+            task.cancel()
+
+    def _note_queue_id(self, macros: Mapping[bytes, bytes]) -> None:
+        queue_id = macros.get(b"i")
+        if queue_id and not self.tx.queue_id:
+            self.tx = replace(self.tx, queue_id=_text(queue_id))
+
+    def _too_large(self, what: str) -> None:
+        if not self._oversized:
+            self._oversized = what
+
+    def _forget_findings(self, stage: Stage) -> None:
+        kept = tuple(entry for entry in self.tx.findings if entry[0] is not stage)
+        if len(kept) != len(self.tx.findings):
+            self.tx = replace(self.tx, findings=kept)
+
+    def _after_message(self) -> Transaction:
+        self._waiting = []
+        return self._greeted
+
+    async def _stage(self, stage: Stage) -> Verdict:
+        """Run the checks of a stage before EOM; answer only where policy may act."""
+        started = time.perf_counter()
+        pipeline = self.rules.pipeline
+        acts = self.rules.policy.acts_at(stage)
+        inbound = self.tx.envelope.direction is Direction.INBOUND and not self._trusted_relay
+        if pipeline.has_checks(stage) and inbound and not (self._internal and stage < Stage.MAIL):
+            if stage is Stage.RCPT:
+                await self._gather(self._config.milter.command_timeout)
+            found, waiting = pipeline.start(stage, self.tx)
+            self._add(stage, found)
+            self._waiting += [(stage, task) for task in waiting]
+        verdict = CONTINUE
+        if acts and inbound and self._early is None:
+            timeout = self._config.milter.command_timeout
+            await self._gather(timeout)
+            verdict = self._refuse(stage, await self._judged(stage))
+        self.rules.observer.stage_done(stage, time.perf_counter() - started)
+        return verdict
+
+    async def _judged(self, stage: Stage) -> Ruling:
+        return self.rules.policy.judge(self.tx, stage, self.reference)
+
+    def _refuse(self, stage: Stage, ruling: Ruling) -> Verdict:
+        """Carry out a refusal before EOM, or keep it in mind where policy is not enforced."""
+        if ruling.verdict.action not in _REFUSING:
+            return CONTINUE
+        if not ruling.enforce:
+            self._early, self._early_stage = ruling, stage
+            return CONTINUE
+        if stage is not Stage.RCPT:
+            self._settle(ruling, stage, "", "")
+        return ruling.verdict
+
+    async def _gather(self, timeout: float) -> None:
+        """Take in the results of methods and checks that are under way, for at most `timeout` seconds."""
+        tasks: list[asyncio.Task[Any]] = [*self._methods.values(), *(task for _, task in self._waiting)]
+        pending = [task for task in tasks if not task.done()]
+        if pending:
+            await asyncio.wait(pending, timeout=timeout)
+        done = {r.method for r in self.tx.results}
+        results = []
+        for name in ("iprev", "spf_helo", "spf"):
+            task = self._methods.get(name)
+            if task is None or name in done:
+                continue
+            results.append(_result_of(name, task))
+        for stage, check_task in self._waiting:
+            if check_task.done() and not check_task.cancelled():
+                self._add(stage, check_task.result())
+            else:
+                check_task.cancel()
+                self._add(stage, [Finding("check_error", "deadline")])
+        self._waiting = []
+        if results:
+            self._add_results(results)
+
+    def _add(self, stage: Stage, found: Sequence[Finding]) -> None:
+        if not found:
+            return
+        self.tx = replace(self.tx, findings=self.tx.findings + tuple((stage, finding) for finding in found))
+        for finding in found:
+            self.rules.observer.finding(finding.symbol)
+
+    def _add_results(self, results: Sequence[AuthResult]) -> None:
+        self.tx = replace(self.tx, results=self.tx.results + tuple(results))
+        for result in results:
+            self.rules.observer.auth_result(result.method, result.result.value)
+
+    async def _inbound(self) -> tuple[Ruling, str, str]:
+        started = time.perf_counter()
+        config = self._config
+        deadline = started + config.milter.message_timeout
+        await self._gather(config.milter.message_timeout)
+        if not self._trusted_relay:
+            if config.dkim.enabled:
+                self._add_results(
+                    await self._within_deadline(
+                        deadline,
+                        self.rules.pipeline.dkim(self.tx, self._signatures),
+                        [AuthResult("dkim", Result.TEMPERROR, reason="not done in time")],
+                    )
+                )
+            if config.dmarc.enabled:
+                timed_out = AuthResult("dmarc", Result.TEMPERROR, reason="not done in time")
+                self._add_results(
+                    [await self._within_deadline(deadline, self.rules.pipeline.dmarc(self.tx), timed_out)]
+                )
+            found, waiting = self.rules.pipeline.start(Stage.EOM, self.tx)
+            self._add(Stage.EOM, found)
+            if waiting:
+                self._waiting = [(Stage.EOM, task) for task in waiting]
+                await self._gather(max(0.0, deadline - time.perf_counter()))
+        ruling = await self._judged(Stage.EOM)
+        edits = list(results_header.forged(self.tx.message, self._our_ids(), inside=self._trusted_relay))
+        value = ""
+        if not self._trusted_relay:
+            edits += _spam_fields(ruling)
+            value = results_header.render(self._authserv_id(), self.tx.results)
+            # RFC 8601 section 5: on top of all fields, so it is inserted last.
+            edits.append(HeaderEdit("insert", 0, "Authentication-Results", value))
+        ruling = replace(ruling, verdict=replace(ruling.verdict, edits=tuple(edits)))
+        self.rules.observer.stage_done(Stage.EOM, time.perf_counter() - started)
+        return ruling, value, ""
+
+    async def _within_deadline(self, deadline: float, work: Awaitable[Any], late: Any) -> Any:
+        try:
+            async with asyncio.timeout(max(0.01, deadline - time.perf_counter())):
+                return await work
+        except TimeoutError:
+            return late
+
+    async def _outbound(self) -> tuple[Ruling, str, str]:
+        started = time.perf_counter()
+        tx = self.tx
+        if tx.envelope.auth_user:
+            problem = self.rules.senders.objection(tx.envelope.auth_user, author(tx.message))
+            if problem:
+                self._add(Stage.EOM, [Finding("from_mismatch", problem)])
+        ruling = self.rules.policy.judge_submission(self.tx, self.reference)
+        edits = list(results_header.forged(tx.message, self._our_ids(), inside=True)) if not self._trusted_relay else []
+        signatures, signed = self._sign()
+        edits += signatures
+        ruling = replace(ruling, verdict=replace(ruling.verdict, edits=tuple(edits)))
+        self.rules.observer.stage_done(Stage.EOM, time.perf_counter() - started)
+        return ruling, "", signed
+
+    def _sign(self) -> tuple[list[HeaderEdit], str]:
+        """The signatures, and one sentence for the log: by which keys, or why not."""
+        choice = self._choice
+        if choice is None:
+            return [], "no: the MTA sent no end of header"
+        if self._oversized:
+            return [], f"no: {self._oversized} too large"
+        if not choice.keys:
+            return [], f"no: {choice.reason}"
+        try:
+            edits = self.rules.signer.sign(choice, self.tx.message, self.rules.clock())
+        except Exception:
+            log.exception("signing failed; the message goes on unsigned")
+            for key in choice.keys:
+                self.rules.observer.signature(key.algorithm, "failure")
+            return [], "no: internal error"
+        for key in choice.keys:
+            self.rules.observer.signature(key.algorithm, "success")
+        return edits, ",".join(f"{key.selector}/{choice.domain}/{key.algorithm}" for key in choice.keys)
+
+    def _settle(self, ruling: Ruling, stage: Stage, authentication_results: str, signed: str) -> Ruling:
+        """The transaction has its final verdict: log and count it; without `enforce` it is accepted all the same."""
+        edits = ruling.verdict.edits
+        if self._early is not None:
+            ruling, stage = replace(self._early, scored=ruling.scored), self._early_stage
+            ruling = replace(ruling, verdict=replace(ruling.verdict, edits=edits))
+            self._early = None
+        verdict = ruling.verdict
+        inbound = self.tx.envelope.direction is Direction.INBOUND
+        scored = inbound and not self._trusted_relay and bool(authentication_results)
+        self.rules.observer.verdict(
+            self.tx.envelope.direction.label, verdict.action.value, stage, verdict.score if scored else None
+        )
+        self._log(ruling, stage, signed)
+        if self._on_outcome:
+            self._on_outcome(Outcome(ruling, stage, self.tx, self.reference, authentication_results, signed))
+        if not ruling.enforce and verdict.action not in (Action.ACCEPT, Action.TAG):
+            return replace(ruling, verdict=Verdict(Action.ACCEPT, edits=edits, because=verdict.because))
+        return ruling
+
+    def _our_ids(self) -> frozenset[str]:
+        return frozenset({self._authserv_id()})
+
+    def _authserv_id(self) -> str:
+        return self._config.identity.authserv_id or self.tx.connection.mta_name or "localhost"
+
+    def _log(self, ruling: Ruling, stage: Stage, signed: str) -> None:
+        tx, verdict = self.tx, ruling.verdict
+        envelope = tx.envelope
+        fields: dict[str, Any] = {
+            "ref": self.reference,
+            "queue_id": tx.queue_id,
+            "client": str(tx.connection.client_ip or ""),
+            "client_name": tx.connection.client_name,
+            "helo": _shown(tx.helo),
+            "mail_from": "<>" if envelope.reverse_path is None else _shown(bytes(envelope.reverse_path)),
+            "rcpts": len(envelope.forward_paths),
+            "from": ",".join(author(tx.message).domains[:3]) if tx.message.fields else "",
+            "direction": envelope.direction.label,
+        }
+        if envelope.auth_user:
+            fields["auth_user"] = envelope.auth_user[:128]
+        for method in ("iprev", "spf_helo", "spf", "dkim", "arc", "dmarc"):
+            words = [r.result.value for r in tx.results if r.method == method]
+            if words:
+                fields[method] = ",".join(words)
+        scored = dict(ruling.scored)
+        symbols = [f"{finding.symbol}({scored.get(finding.symbol, 0):g})" for _, finding in tx.findings]
+        symbols += [f"{s}({w:g})" for s, w in scored.items() if not any(f.symbol == s for _, f in tx.findings)]
+        fields["score"] = f"{verdict.score:g}"
+        fields["symbols"] = ",".join(symbols[:50])
+        fields["action"] = verdict.action.value
+        fields["because"] = ",".join(verdict.because[:10])
+        fields["stage"] = stage.label
+        if not ruling.enforce:
+            fields["enforced"] = "no"
+        if verdict.reply:
+            reply = verdict.reply
+            fields["reply"] = f"{reply.code} {reply.enhanced} {reply.text}"
+        if envelope.direction is Direction.OUTBOUND:
+            fields["signed"] = signed
+        fields["size"] = self._header_size + self._body_size
+        if self._oversized:
+            fields["oversized"] = self._oversized
+        fields["ms"] = round((time.perf_counter() - self._started) * 1000, 1)
+        message_line(fields)
+
+
+def _result_of(name: str, task: asyncio.Task[AuthResult]) -> AuthResult:
+    if task.done() and not task.cancelled():
+        return task.result()
+    # Not cancelled: a DNS answer that comes later still serves the next message.
+    return AuthResult(name, Result.TEMPERROR, reason="not done in time")
+
+
+def _spam_fields(ruling: Ruling) -> list[HeaderEdit]:
+    verdict = ruling.verdict
+    spam = verdict.action not in (Action.ACCEPT, Action.CONTINUE)
+    tests = [f"{symbol}={weight:g}" for symbol, weight in ruling.scored]
+    tests += [symbol for symbol in verdict.because if symbol not in dict(ruling.scored)]
+    status = f"{'Yes' if spam else 'No'}, score={verdict.score:g} tests={_folded(tests) if tests else 'none'}"
+    return [
+        HeaderEdit("insert", 0, "X-Spam-Status", status),
+        HeaderEdit("insert", 0, "X-Spam-Score", f"{verdict.score:g}"),
+        HeaderEdit("insert", 0, "X-Spam-Flag", "YES" if spam else "NO"),
+    ]
+
+
+def _folded(tests: Sequence[str]) -> str:
+    """Names joined by commas, on lines of at most 78 columns (RFC 5322 section 2.1.1)."""
+    text, column = "", 40
+    for i, test in enumerate(tests):
+        if column + len(test) > 76 and i:
+            text += "\n\t"
+            column = 8
+        text += test + ("," if i < len(tests) - 1 else "")
+        column += len(test) + 1
+    return text
+
+
+def _within(address: Any, networks: Sequence[Any]) -> bool:
+    return address is not None and any(address in network for network in networks)
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def _shown(raw: bytes) -> str:
+    """For the log: bounded; `log.quote` escapes the rest."""
+    return _text(raw[:320])
