@@ -8,6 +8,7 @@ import binascii
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import idna
@@ -161,7 +162,7 @@ def author(message: Message) -> Author:
 # What nearly all mail has: "Name <local-part@domain>" or the address alone, with nothing that needs a second look.
 _SIMPLE = re.compile(
     rb"""[ \t]*+
-    (?: (?: "[^"\\=<>]*+" | [^"\\=(),:;<>@\[\]]*+ ) [ \t]*+
+    (?: (?: "[^"\\<>]*+" | [^"\\(),:;<>@\[\]]*+ ) [ \t]*+
         < ([A-Za-z0-9!#$%&'*+/^_`{|}~.\x80-\xff-]++) @ ([A-Za-z0-9_.\x80-\xff-]++) >
     |     ([A-Za-z0-9!#$%&'*+/^_`{|}~.\x80-\xff-]++) @ ([A-Za-z0-9_.\x80-\xff-]++)
     ) [ \t]*+""",
@@ -173,23 +174,27 @@ def _read(text: bytes) -> Author:
     simple = _SIMPLE.fullmatch(text)
     if simple is not None:
         local, raw_domain = simple.group(1, 2) if simple[1] is not None else simple.group(3, 4)
-        mailboxes = [Mailbox(local, raw_domain, to_ascii_domain(raw_domain))]
-        group = False
-    else:
-        tokens = _tokens(text)
-        parts = None if tokens is None else _parts(tokens)
-        if tokens is None or parts is None:
-            return Author(problem=DIFFER)
-        elements, group = parts
-        found = _mailboxes(elements)
-        if found is None:
-            return Author(problem=DIFFER)
-        mailboxes = found
-    domains = tuple(dict.fromkeys(m.domain for m in mailboxes if m.domain))
-    problem = _problem(mailboxes, domains, group)
-    if simple is None and not problem and not _unanimous(text, tokens, domains[0]):
-        problem = DIFFER
-    return Author(domains[:MAX_AUTHORS], tuple(mailboxes[:MAX_AUTHORS]), problem)
+        found = _author([Mailbox(local, raw_domain, to_ascii_domain(raw_domain))], group=False)
+        if b"=?" in text and not found.problem and not _agree(_decoded_readings(text), found.domains[0]):
+            return found._replace(problem=DIFFER)
+        return found
+    tokens = _tokens(text)
+    parts = None if tokens is None else _parts(tokens)
+    if tokens is None or parts is None:
+        return Author(problem=DIFFER)
+    elements, group = parts
+    mailboxes = _mailboxes(elements)
+    if mailboxes is None:
+        return Author(problem=DIFFER)
+    found = _author(mailboxes, group)
+    if not found.problem and not _unanimous(text, tokens, found.domains[0]):
+        return found._replace(problem=DIFFER)
+    return found
+
+
+def _author(mailboxes: list[Mailbox], group: bool) -> Author:
+    domains = tuple(dict.fromkeys(mailbox.domain for mailbox in mailboxes if mailbox.domain))
+    return Author(domains[:MAX_AUTHORS], tuple(mailboxes[:MAX_AUTHORS]), _problem(mailboxes, domains, group))
 
 
 def _problem(mailboxes: list[Mailbox], domains: tuple[str, ...], group: bool) -> str:
@@ -226,22 +231,22 @@ def _tokens(text: bytes) -> list[_Token] | None:
     while at < len(text):
         lexeme = _LEXEME.match(text, at)
         assert lexeme is not None  # its last branch takes any octet
-        kind, end = lexeme.lastgroup, lexeme.end()
+        kind, end = lexeme.lastgroup or "", lexeme.end()
         if kind == "special":
             if lexeme[0] == b"(":
-                end = _comment_end(text, at)
+                end = comment_end(text, at)
                 kind = "space"
             else:
                 kind = chr(text[at])
         if end == 0 or kind == '"' or len(tokens) == MAX_TOKENS:
             return None
         if kind != "space":
-            tokens.append(_Token(kind or "", text[at:end], at, end))
+            tokens.append(_Token(kind, text[at:end], at, end))
         at = end
     return tokens
 
 
-def _comment_end(text: bytes, start: int) -> int:
+def comment_end(text: bytes, start: int) -> int:
     """Where the comment that starts there ends; 0 if it does not, or nests too deep."""
     depth = 0
     for mark in _IN_COMMENT.finditer(text, start):
@@ -295,7 +300,7 @@ def _mailboxes(elements: Iterable[list[_Token]]) -> list[Mailbox] | None:
 
 def _address(tokens: list[_Token]) -> Mailbox | None:
     """An addr-spec (RFC 5322 section 3.4.1) without white space or comments within."""
-    if any(left.end != right.start for left, right in zip(tokens, tokens[1:], strict=False)):
+    if any(left.end != right.start for left, right in pairwise(tokens)):
         return None
     kinds = [token.kind for token in tokens]
     at = kinds.index("@")
@@ -327,9 +332,19 @@ def _unanimous(text: bytes, tokens: Iterable[_Token], domain: str) -> bool:
     if b"<" in text:
         readings += _IN_ANGLES.findall(text)
     if b"=?" in text:
-        decoded = _ENCODED_WORD.sub(_decoded, _BETWEEN_WORDS.sub(b"?=", _QUOTED.sub(_keep_encoded, text)))
-        for piece in _SEPARATOR.split(decoded):
-            readings += _IN_ANGLES.findall(piece) if b"<" in piece else [piece]
+        readings += _decoded_readings(text)
+    return _agree(readings, domain)
+
+
+def _decoded_readings(text: bytes) -> list[bytes]:
+    decoded = _ENCODED_WORD.sub(_decoded, _BETWEEN_WORDS.sub(b"?=", _QUOTED.sub(_keep_encoded, text)))
+    readings: list[bytes] = []
+    for piece in _SEPARATOR.split(decoded):
+        readings += _IN_ANGLES.findall(piece) if b"<" in piece else [piece]
+    return readings
+
+
+def _agree(readings: Iterable[bytes], domain: str) -> bool:
     return all(_is_same(found, domain) for reading in readings for found in _AT_DOMAIN.findall(reading))
 
 
@@ -342,6 +357,7 @@ def _is_same(found: bytes, domain: str) -> bool:
 
 _ENCODED_WORD = re.compile(rb"=\?([^?]{1,64})\?([bBqQ])\?([^?]*+)\?=")
 _BETWEEN_WORDS = re.compile(rb"\?=[ \t]++(?==\?)")
+_NOT_BASE64 = bytes(c for c in range(256) if not (chr(c).isalnum() and c < 128) and chr(c) not in "+/")
 # Other codecs of Python are no character sets, or are slow on hostile input.
 _CHARSET = re.compile(r"utf|iso|windows|cp1|koi|gb|hz|big5|euc|shift|ks_c|us-ascii", re.IGNORECASE)
 
@@ -354,10 +370,10 @@ def _decoded(word: re.Match[bytes]) -> bytes:
     """What an encoded word says, as UTF-8 (RFC 2047)."""
     charset, encoding, content = word[1].partition(b"*")[0].decode("latin-1"), word[2], word[3]
     if encoding in b"bB":
-        try:
-            octets = binascii.a2b_base64(content + b"===")
-        except binascii.Error:
-            return content
+        data = content.translate(None, _NOT_BASE64)
+        octets = binascii.a2b_base64(
+            data[: len(data) - (len(data) % 4 == 1)] + b"=="
+        )  # a stray last octet says nothing
     else:
         octets = binascii.a2b_qp(content, header=True)
     try:

@@ -103,8 +103,8 @@ class Channel:
         options.ednspsz = UDP_SIZE
         options.udp_max_queries = 1
         options.qcache_max_ttl = 0
-        options.timeout = max(1, round(timeout / 3 * 1000))
-        options.maxtimeout = options.timeout
+        options.timeout = round(max(timeout / 3, _SHORTEST_TRY) * 1000)  # of the first try, until c-ares has an average
+        options.maxtimeout = round(max(timeout, _SHORTEST_TRY) * 1000)
         options.tries = _tries(timeout)
         options.sock_state_cb = _lib._sock_state_cb
         options.sock_state_cb_data = self._watch_handle
@@ -153,11 +153,15 @@ class Channel:
 
 def system_nameservers() -> list[str]:
     """The nameservers of resolv.conf, as c-ares reads it; 127.0.0.1 where there is none."""
-    channel = pycares.Channel()
+    pointer = _ffi.new("ares_channel *")
+    if _lib.ares_init_options(pointer, _ffi.NULL, 0) != _lib.ARES_SUCCESS:
+        raise StartError("c-ares can't read the system's nameservers")
+    servers = _lib.ares_get_servers_csv(pointer[0])
     try:
-        return list(channel.servers)
+        return _text(servers).split(",")
     finally:
-        channel.close()
+        _lib.ares_free_string(servers)
+        _lib.ares_destroy(pointer[0])
 
 
 def usable_name(name: str) -> bool:
@@ -178,12 +182,11 @@ def usable_name(name: str) -> bool:
 def _tries(timeout: float) -> int:
     """How often c-ares must send so that it does not give up before `timeout`, even if it is as impatient as it can.
 
-    A try takes twice the time of the one before, less up to a half by chance, at most a third of `timeout`.
+    A try takes twice the time of the one before, less up to a half by chance.
     """
-    tries, spent, step = 1, _SHORTEST_TRY, _SHORTEST_TRY
+    tries, spent = 1, _SHORTEST_TRY
     while spent < timeout:
-        spent += min(step, timeout / 6)
-        step *= 2
+        spent *= 2
         tries += 1
     return tries
 

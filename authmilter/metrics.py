@@ -28,7 +28,8 @@ from authmilter.model import Stage
 from authmilter.verdict import Action
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-_SCORES = (-5.0, -1.0, 0.0, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 12.5, 15.0, 20.0, 30.0)
+# Without negative bounds: the exposition would then leave out count and sum.
+_SCORES = (0.0, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 12.5, 15.0, 20.0, 30.0)
 _ACTIONS = tuple(a.value for a in Action if a is not Action.CONTINUE)
 _STAGES = tuple(s.label for s in Stage if s not in (Stage.HEADER, Stage.BODY))
 _RDTYPES = ("A", "AAAA", "MX", "PTR", "TXT")
@@ -195,7 +196,7 @@ class Shared:
 
     def sum(self, cell: int) -> float:
         """That cell, added up over all slots."""
-        return float(sum(self._cells[cell::CELLS_PER_SLOT]))
+        return float(sum(self._cells[cell :: self._size]))
 
 
 class Metrics:

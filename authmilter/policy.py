@@ -156,13 +156,13 @@ class Policy:
 
 
 def derived(tx: Transaction, score: float, tag: float | None) -> Iterator[str]:
-    """Symbols that follow from several results together; only meaningful at EOM."""
+    """Symbols that follow from several results together; only meaningful at EOM.
+
+    `score` is the sum of weights; at `tag` or above it corroborates a DMARC failure.
+    """
     symbols = {result.symbol for result in tx.results}
     dmarc = next((r for r in tx.results if r.method == "dmarc"), None)
     dmarc_result = dmarc.result if dmarc else Result.NONE
-    # A DMARC temperror may yet become a pass: SPF fail then waits for a better answer.
-    if "spf_fail" in symbols and dmarc_result not in (Result.PASS, Result.TEMPERROR):
-        yield "spf_fail_no_dmarc_pass"
     if dmarc and dmarc_result is Result.FAIL:
         asked = dmarc.properties.get("policy.dmarc", "none")
         if asked == "reject" and (
@@ -173,6 +173,10 @@ def derived(tx: Transaction, score: float, tag: float | None) -> Iterator[str]:
             yield "dmarc_fail_reject_corroborated"
         else:
             yield f"dmarc_fail_{asked}"
+    # Behind DMARC, so that the reply names the policy rather than the SPF failure that it rests on.
+    # A DMARC temperror may yet become a pass: SPF fail then waits for a better answer.
+    if "spf_fail" in symbols and dmarc_result not in (Result.PASS, Result.TEMPERROR):
+        yield "spf_fail_no_dmarc_pass"
 
 
 def _judge(rules: Rules, tx: Transaction, stage: Stage, reference: str) -> Ruling:
@@ -180,7 +184,6 @@ def _judge(rules: Rules, tx: Transaction, stage: Stage, reference: str) -> Rulin
     score = round(sum(weight for _, weight in scored), 3)
     symbols = dict.fromkeys([r.symbol for r in tx.results] + [finding.symbol for _, finding in tx.findings])
     if stage is Stage.EOM:
-        # First, so that the reply names DMARC rather than the SPF failure that it rests on.
         symbols = dict.fromkeys([*derived(tx, score, rules.tag), *symbols])
     forced = [(symbol, weight) for symbol in symbols if isinstance(weight := rules.weights.get(symbol), Action)]
     if stage is Stage.EOM and any(r.method == "dkim" and r.result is Result.PASS for r in tx.results):

@@ -101,6 +101,7 @@ class Session:
         self._greeted = self.tx  # snapshot to which RSET returns
         self._early: Ruling | None = None  # a refusal that `enforce = no` did not carry out
         self._early_stage = Stage.CONNECT
+        self._refused: Ruling | None = None  # the newest refusal of a recipient
         self._methods: dict[str, asyncio.Task[AuthResult]] = {}
         self._waiting: list[tuple[Stage, asyncio.Task[list[Finding]]]] = []
         self._trusted_relay = False
@@ -161,8 +162,13 @@ class Session:
 
     async def helo(self, name: bytes, macros: Mapping[bytes, bytes]) -> Verdict:
         """HELO or EHLO; a second one (after STARTTLS) replaces the first."""
-        self._forget_findings(Stage.HELO)
-        self.tx = replace(self.tx, helo=name, helo_domain=to_ascii_domain(name))
+        self.tx = replace(
+            self.tx,
+            helo=name,
+            helo_domain=to_ascii_domain(name),
+            results=tuple(r for r in self.tx.results if r.method != "spf_helo"),
+            findings=tuple(entry for entry in self.tx.findings if entry[0] is not Stage.HELO),
+        )
         tls = _text(macros.get(b"{tls_version}", b""))
         if tls:
             self.tx = replace(self.tx, envelope=replace(self.tx.envelope, tls=tls))
@@ -283,10 +289,14 @@ class Session:
         self.tx = self._after_message()
         return ruling.verdict
 
+    def no_recipient_left(self) -> Outcome:
+        """What became of a message none of whose recipients was accepted."""
+        assert self._refused is not None
+        return Outcome(self._refused, Stage.RCPT, self.tx, self.reference, "", "")
+
     def abort(self) -> None:
         """RSET, or the MTA gave the message up: back to where HELO left us."""
-        for name in ("spf",):
-            self._cancel(name)
+        self._cancel("spf")
         for stage, task in self._waiting:
             if stage >= Stage.MAIL:
                 task.cancel()
@@ -326,11 +336,6 @@ class Session:
         if not self._oversized:
             self._oversized = what
 
-    def _forget_findings(self, stage: Stage) -> None:
-        kept = tuple(entry for entry in self.tx.findings if entry[0] is not stage)
-        if len(kept) != len(self.tx.findings):
-            self.tx = replace(self.tx, findings=kept)
-
     def _after_message(self) -> Transaction:
         self._waiting = []
         return self._greeted
@@ -365,11 +370,13 @@ class Session:
         if not ruling.enforce:
             self._early, self._early_stage = ruling, stage
             return CONTINUE
-        if stage is not Stage.RCPT:
+        if stage is Stage.RCPT:
+            self._refused = ruling  # a recipient is no transaction
+        else:
             self._settle(ruling, stage, "", "")
         return ruling.verdict
 
-    async def _gather(self, timeout: float) -> None:
+    async def _gather(self, timeout: float) -> None:  # noqa: ASYNC109  late tasks go on, they are not cancelled
         """Take in the results of methods and checks that are under way, for at most `timeout` seconds."""
         tasks: list[asyncio.Task[Any]] = [*self._methods.values(), *(task for _, task in self._waiting)]
         pending = [task for task in tasks if not task.done()]

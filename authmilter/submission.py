@@ -4,8 +4,7 @@ Without this rule any account can send as any other of the same server, and gets
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 
 from authmilter.addresses import Author, to_ascii_domain
 from authmilter.config.schema import Config
@@ -21,7 +20,7 @@ class SenderMap:
 
     rule: str = "off"
     local_domains: tuple[str, ...] = ()
-    grants: Mapping[str, frozenset[str]] = MappingProxyType({})
+    grants: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def objection(self, login: str, author: Author) -> str:
         """Why this login may not send with that From; "" if it may."""

@@ -23,7 +23,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Self
+from typing import Any, Self
 
 import dns.exception
 import dns.flags
@@ -171,7 +171,8 @@ class DNSServer:
                 rdatas = self._table.get((covering, kind))
                 if rdatas:
                     ttl = self._ttls.get((covering, kind), 300)
-                    response.answer.append(dns.rrset.from_rdata_list(name, ttl, rdatas))
+                    # One RRset for each record: dnspython shuffles within an RRset.
+                    response.answer.extend(dns.rrset.from_rdata_list(name, ttl, [rdata]) for rdata in rdatas)
                     break
             else:
                 if covering not in self._names:
@@ -213,10 +214,11 @@ class DNSServer:
                 response.set_rcode(FAULTS[word])
         size = 65535 if transport == "tcp" else query.payload if query.edns >= 0 else 512
         try:
-            if transport == "udp" and "truncate" in words:
-                raise dns.exception.TooBig
             answer = response.to_wire(max_size=size)
+            fits = transport == "tcp" or "truncate" not in words
         except dns.exception.TooBig:
+            fits = False
+        if not fits:
             response = dns.message.make_response(query, recursion_available=True)
             response.flags |= dns.flags.TC
             answer = response.to_wire()
@@ -227,9 +229,9 @@ class DNSServer:
     # How it travels
 
     def _serve_udp(self) -> None:
-        def send(answer: bytes, peer: object) -> None:
+        def send(answer: bytes, peer: Any) -> None:
             with suppress(OSError):  # the asker may be gone
-                self._udp.sendto(answer, peer)  # type: ignore[arg-type]
+                self._udp.sendto(answer, peer)
 
         while not self._stopping:
             try:
@@ -284,7 +286,9 @@ def _rdata(rdtype: dns.rdatatype.RdataType, value: str | bytes | Sequence[str | 
             value = [octets[i : i + TXT_STRING] for i in range(0, len(octets), TXT_STRING)] or [b""]
         strings = [part.encode() if isinstance(part, str) else part for part in value]
         return dns.rdtypes.ANY.TXT.TXT(dns.rdataclass.IN, rdtype, strings)
-    text = value if isinstance(value, str) else value.decode() if isinstance(value, bytes) else " ".join(map(str, value))
+    text = (
+        value if isinstance(value, str) else value.decode() if isinstance(value, bytes) else " ".join(map(str, value))
+    )
     if rdtype in {dns.rdatatype.MX, dns.rdatatype.PTR, dns.rdatatype.CNAME, dns.rdatatype.NS} and text[-1:] != ".":
         text += "."
     return dns.rdata.from_text(dns.rdataclass.IN, rdtype, text)

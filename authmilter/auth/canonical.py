@@ -86,9 +86,9 @@ class _BodyStream:
 
     def finish(self) -> tuple[dict[int, bytes], BodyHash]:
         """The digests at the lengths that were reached, and the hash of the whole."""
-        if held := self._held.rstrip(b" "):  # white space at the end of the body is at the end of a line
+        if self._held:  # white space with no CRLF after it is not at the end of a line: one SP of it stays
             self._release()
-            self._feed(held)
+            self._feed(self._held)
         # RFC 6376 section 3.4.3: empty lines at the end are one CRLF, also where there is no body or no line end;
         # section 3.4.4: for relaxed a body of nothing but empty lines is empty.
         self._feed(b"\r\n" if self._total or not self._relaxed else b"")

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key, load_pem_private_key
 
+from authmilter.addresses import to_ascii_domain
 from authmilter.auth.taglist import TagError, decode_base64, parse_tags, split_list
 
 PublicKey = RSAPublicKey | Ed25519PublicKey
@@ -27,14 +28,15 @@ _MAX_FILE = 64 * 1024
 class KeyRecord:
     """A key record.  `problem` says why it can't be used, "" if it can; then `public` is not None.
 
-    `kind` is ``rsa`` or ``ed25519``.  `bits` is the size of the RSA modulus.  `testing` is t=y: the domain is testing
-    DKIM.  `strict` is t=s: the domain of i= must be d= itself.
+    `kind` is ``rsa`` or ``ed25519``.  `bits` is the size of the RSA modulus.  `sha256`: h= allows that hash.
+    `testing` is t=y: the domain is testing DKIM.  `strict` is t=s: the domain of i= must be d= itself.
     """
 
     problem: str = ""
     public: PublicKey | None = None
     kind: str = "rsa"
     bits: int = 0
+    sha256: bool = True
     testing: bool = False
     strict: bool = False
 
@@ -57,8 +59,7 @@ def _parse(record: bytes) -> KeyRecord:
             return KeyRecord("key record has no p=")
         if not tags[b"p"]:
             return KeyRecord("key is revoked")
-        if b"h" in tags and b"sha256" not in split_list(tags[b"h"].lower()):
-            return KeyRecord("key does not allow sha256")
+        sha256 = b"h" not in tags or b"sha256" in split_list(tags[b"h"].lower())
         if b"s" in tags and not {b"*", b"email"} & set(split_list(tags[b"s"].lower())):
             return KeyRecord("key is not for email")
         flags = split_list(tags.get(b"t", b"").lower())
@@ -71,7 +72,7 @@ def _parse(record: bytes) -> KeyRecord:
         # RFC 8463 section 4: the 32 octets of the key itself, no ASN.1 around them.
         if len(public) != 32:
             return KeyRecord("key is not 32 octets long")
-        return KeyRecord("", Ed25519PublicKey.from_public_bytes(public), "ed25519", 256, testing, strict)
+        return KeyRecord("", Ed25519PublicKey.from_public_bytes(public), "ed25519", 256, sha256, testing, strict)
     if kind != b"rsa":
         return KeyRecord("key type is unknown")
     try:
@@ -82,7 +83,16 @@ def _parse(record: bytes) -> KeyRecord:
         return KeyRecord("key is not an RSA key")
     if key.key_size > MAX_RSA_BITS or key.public_numbers().e >= MAX_RSA_EXPONENT:
         return KeyRecord("key is too large")
-    return KeyRecord("", key, "rsa", key.key_size, testing, strict)
+    return KeyRecord("", key, "rsa", key.key_size, sha256, testing, strict)
+
+
+def key_name(selector: bytes | str, domain: str) -> str:
+    """Where the key of a selector is (RFC 6376 section 3.6.2.1), as lower-case A-labels; "" if there can't be one.
+
+    The selector may be a U-label (RFC 8616 section 4), and a number, unlike a domain.
+    """
+    text = selector.decode("utf-8", "replace") if isinstance(selector, bytes) else selector
+    return to_ascii_domain(f"{text}._domainkey.{domain}")
 
 
 def load_private_key(path: str) -> PrivateKey:
@@ -117,5 +127,5 @@ def load_private_key(path: str) -> PrivateKey:
     except (ValueError, UnsupportedAlgorithm):
         raise ValueError(f"{path}: holds no private key that can be read") from None
     if not isinstance(key, RSAPrivateKey | Ed25519PrivateKey):
-        raise ValueError(f"{path}: DKIM knows RSA and Ed25519 keys only")
+        raise ValueError(f"{path}: DKIM knows RSA and Ed25519 keys only")  # noqa: TRY004  the file is wrong
     return key

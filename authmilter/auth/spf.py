@@ -20,6 +20,7 @@ from ipaddress import IPv4Address, IPv6Address
 from socket import AF_INET, AF_INET6, inet_pton
 from urllib.parse import quote
 
+from authmilter.addresses import to_ascii_domain
 from authmilter.auth.spf_record import (
     DomainSpec,
     Macro,
@@ -40,6 +41,7 @@ _POSTMASTER = b"postmaster"
 _MAX_NAMES = 10  # MX and PTR records that are looked at, RFC 7208 section 4.6.4
 _MAX_EXPANSION = 255  # octets of an expanded macro-string that can matter
 _MAX_EXPLANATION = 200  # characters
+_MAX_VALUE = 255  # octets of a local-part or HELO name that enter a macro; RFC 5321 section 4.5.3.1 has 64 and 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +62,7 @@ class SpfOutcome:
     depends_on_sender: bool = False
 
 
-async def check_helo(
-    connection: Connection, helo: bytes, helo_domain: str, dns: Resolver, options: Spf
-) -> AuthResult:
+async def check_helo(connection: Connection, helo: bytes, helo_domain: str, dns: Resolver, options: Spf) -> AuthResult:
     """Check the HELO identity (RFC 7208 section 2.3); `helo_domain` is its A-label form, "" if it is no domain."""
     return await _check_helo("spf_helo", connection, helo, helo_domain, dns, options)
 
@@ -142,12 +142,13 @@ async def check_host(
     try:
         result = await evaluation.check(domain)
     except _Stop as stop:
-        return SpfOutcome(stop.result, stop.reason, ttl=evaluation.ttl, depends_on_sender=evaluation.depends_on_sender)
+        ttl = 0.0 if stop.result is Result.TEMPERROR else evaluation.ttl
+        return SpfOutcome(stop.result, stop.reason, ttl=ttl, depends_on_sender=evaluation.depends_on_sender)
     except DnsTempError:
         return SpfOutcome(Result.TEMPERROR, evaluation.unanswered())
     decided = evaluation.decided
     text = decided[0].text if decided else ""
-    reason = _REASONS[result].format(ip=ip, domain=domain)
+    reason = _REASONS[result].format(ip=ip, domain=_domain_shown(domain))
     return SpfOutcome(
         result,
         f"{reason} ({text})" if text else reason,
@@ -193,9 +194,9 @@ class _Evaluation:
         self.ip = ip
         self.address = int(ip)
         self.is_ip4 = isinstance(ip, IPv4Address)
-        self.sender_local = sender_local
+        self.sender_local = sender_local[:_MAX_VALUE].decode("latin-1")
         self.sender_domain = sender_domain
-        self.helo = helo
+        self.helo = helo[:_MAX_VALUE].decode("latin-1") if isinstance(helo, bytes) else helo[:_MAX_VALUE]
         self.dns = dns
         self.options = options
         self.receiver = receiver
@@ -260,9 +261,10 @@ class _Evaluation:
                 return mechanism
             else:
                 self.stack.append((record, domain, position))
-                if await self.matches(mechanism, domain):
-                    return mechanism
+                matched = await self.matches(mechanism, domain)
                 self.stack.pop()
+                if matched:
+                    return mechanism
         return None
 
     async def matches(self, mechanism: Mechanism, domain: str) -> bool:
@@ -283,35 +285,35 @@ class _Evaluation:
             return await self.matches_mx(target, mechanism)
         if name == "exists":
             # RFC 7208 section 5.7: A, also for a client with an IPv6 address.
-            answer = await self.ask(target, "A")
-            self.count_void(answer)
-            return bool(answer.records)
+            found = bool((await self.ask(target, "A")).records)
+            if not found:
+                self.count_void()
+            return found
         return await self.matches_ptr(target)
 
     async def matches_a(self, target: str, mechanism: Mechanism) -> bool:
         """RFC 7208 section 5.3."""
         answer = await self.ask(target, self.address_type)
-        self.count_void(answer)
+        if not answer.records:
+            self.count_void()
         return self.contains(answer, mechanism)
 
     async def matches_mx(self, target: str, mechanism: Mechanism) -> bool:
         """RFC 7208 section 5.4."""
         answer = await self.ask(target, "MX")
-        self.count_void(answer)
         if len(answer.records) > _MAX_NAMES:  # RFC 7208 section 4.6.4
             raise _Stop(Result.PERMERROR, f"{mechanism.text} leads to more than {_MAX_NAMES} exchanges")
         exchanges = _exchanges(answer)
         for exchange in exchanges[1:]:
             self.dns.prefetch(exchange, self.address_type)
-        void: Answer | None = None
+        void = not answer.records
         for exchange in exchanges:
             addresses = await self.ask(exchange, self.address_type)
             if self.contains(addresses, mechanism):
                 return True
-            if not addresses.records:
-                void = addresses
-        if void is not None:
-            self.count_void(void)
+            void = void or not addresses.records
+        if void:
+            self.count_void()
         return False
 
     async def matches_ptr(self, target: str) -> bool:
@@ -364,10 +366,8 @@ class _Evaluation:
         if self.lookups > self.options.lookup_limit:
             raise _Stop(Result.PERMERROR, f"more than {self.options.lookup_limit} terms ask the DNS")
 
-    def count_void(self, answer: Answer) -> None:
-        """Count a term whose answer is empty (RFC 7208 section 4.6.4)."""
-        if answer.records:
-            return
+    def count_void(self) -> None:
+        """Count a term that asks for what is not there (RFC 7208 section 4.6.4)."""
         self.voids += 1
         if self.voids > self.options.void_limit:
             raise _Stop(Result.PERMERROR, f"more than {self.options.void_limit} terms ask for what is not there")
@@ -438,13 +438,13 @@ class _Evaluation:
 
     async def value(self, letter: str, domain: str) -> str:
         """The value of a macro (RFC 7208 section 7.2); octets outside US-ASCII become characters outside it."""
-        if letter in "slh":
+        if letter in "sloh":
             self.depends_on_sender = True
         match letter:
             case "s":
-                return f"{self.sender_local.decode('latin-1')}@{self.sender_domain}"
+                return f"{self.sender_local}@{self.sender_domain}"
             case "l":
-                return self.sender_local.decode("latin-1")
+                return self.sender_local
             case "o":
                 return self.sender_domain
             case "d":
@@ -456,7 +456,7 @@ class _Evaluation:
             case "v":
                 return "in-addr" if self.is_ip4 else "ip6"
             case "h":
-                return self.helo.decode("latin-1") if isinstance(self.helo, bytes) else self.helo
+                return self.helo
             case "c":
                 return str(self.ip)
             case "r":
@@ -522,7 +522,7 @@ def _is_within(name: str, domain: str) -> bool:
 
 def _domain_shown(name: str) -> str:
     """A name that was asked, if it is plain enough to be shown: macros may have put anything into it."""
-    return name if name and not name.strip("abcdefghijklmnopqrstuvwxyz0123456789-_.") else "a name made from macros"
+    return to_ascii_domain(name) or "a name made from macros"
 
 
 def _visible(raw: bytes) -> str:

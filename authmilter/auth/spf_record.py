@@ -6,12 +6,14 @@ the record, which is bounded, and depends on nothing else, so what came out is k
 
 import re
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address
+from socket import AF_INET, AF_INET6, AddressFamily, inet_pton
 from typing import NamedTuple
 
 from authmilter.evidence import Result
 
-MAX_RECORD = 8192  # octets; a longer record is refused.  The longest in use have about half of that
+_MAX_RECORD = 8192  # octets; a longer record is refused.  The longest in use have about half of that
+_MAX_DOMAIN_SPEC = 512  # octets; bounds the macros of a name, which has 253 at most
+_MAX_EXPLANATION = 1024  # octets
 _CACHED_RECORD = 1024  # octets; longer ones are rare, and would let an attacker fill the memory
 
 
@@ -75,7 +77,7 @@ def parse(record: bytes) -> Record:
 
 def parse_explanation(text: bytes) -> MacroString | None:
     """Parse the explanation string that exp= points to (RFC 7208 section 6.2); None if it can't be used."""
-    if len(text) > MAX_RECORD or not text.isascii():
+    if len(text) > _MAX_EXPLANATION or not text.isascii():
         return None
     string = text.decode("ascii")
     if not string.isprintable():
@@ -103,8 +105,8 @@ def query_name(expanded: str) -> str:
 
 
 def _parse(record: bytes) -> Record:
-    if len(record) > MAX_RECORD:
-        return _broken(f"more than {MAX_RECORD} octets")
+    if len(record) > _MAX_RECORD:
+        return _broken(f"more than {_MAX_RECORD} octets")
     # RFC 7208 section 3.1 and 12: US-ASCII; terms are separated by spaces and by nothing else.
     if not record.isascii():
         return _broken("not in US-ASCII")
@@ -124,7 +126,7 @@ def _parse(record: bytes) -> Record:
                 # RFC 7208 section 6: an unknown modifier is ignored, but must be a macro-string.
                 _macro_string(value, _DOMAIN_LETTERS)
             elif modifier in modifiers:
-                raise _SyntaxError("given twice")  # RFC 7208 section 6
+                return _broken(f"{modifier}= is given twice")  # RFC 7208 section 6
             else:
                 modifiers[modifier] = _domain_spec(value)
         except _SyntaxError as error:
@@ -166,10 +168,10 @@ def _mechanism(term: str) -> Mechanism:
         address, slash, prefix = rest[1:].partition("/")
         if name == "ip4":
             prefix4 = _prefix(prefix, 32) if slash else 32
-            network = _ip4(address) >> (32 - prefix4)
+            network = _address(AF_INET, address) >> (32 - prefix4)
         else:
             prefix6 = _prefix(prefix, 128) if slash else 128
-            network = _ip6(address) >> (128 - prefix6)
+            network = _address(AF_INET6, address) >> (128 - prefix6)
     elif name in ("a", "mx"):
         rest, prefix4, prefix6 = _split_prefixes(rest)
         if rest:
@@ -194,7 +196,7 @@ def _mechanism(term: str) -> Mechanism:
 
 def _target(rest: str) -> DomainSpec:
     if rest[:1] != ":":
-        raise _SyntaxError("no domain")
+        raise _SyntaxError("not a mechanism" if rest else "no domain")
     return _domain_spec(rest[1:])
 
 
@@ -217,24 +219,18 @@ def _prefix(digits: str, most: int) -> int:
     return int(digits)
 
 
-def _ip4(text: str) -> int:
+def _address(family: AddressFamily, text: str) -> int:
     try:
-        return int(IPv4Address(text))
-    except ValueError:
-        raise _SyntaxError("not an IPv4 address") from None
-
-
-def _ip6(text: str) -> int:
-    try:
-        if "%" in text:  # ipaddress would take a zone; RFC 4291 section 2.2 knows none
-            raise ValueError
-        return int(IPv6Address(text))
-    except ValueError:
-        raise _SyntaxError("not an IPv6 address") from None
+        # Strict, as RFC 7208 section 5.6 is: four decimal octets without leading zeros, no zone behind IPv6.
+        return int.from_bytes(inet_pton(family, text), "big")
+    except OSError:
+        raise _SyntaxError("not an IP address of that kind") from None
 
 
 def _domain_spec(text: str) -> DomainSpec:
     """``domain-spec = macro-string domain-end`` (RFC 7208 section 7.1)."""
+    if len(text) > _MAX_DOMAIN_SPEC:
+        raise _SyntaxError(f"more than {_MAX_DOMAIN_SPEC} octets")
     parts, tail = _macro_string(text, _DOMAIN_LETTERS)
     if tail or not parts:
         # domain-end is a macro-expand, or else a dot and a toplabel.

@@ -22,9 +22,7 @@ def parse_tags(text: bytes) -> dict[bytes, bytes]:
     if text.translate(None, _ALLOWED):
         raise TagError("control character")
     breaks = text.count(b"\r")
-    if (breaks or b"\n" in text) and not (
-        breaks == text.count(b"\n") == text.count(b"\r\n ") + text.count(b"\r\n\t")
-    ):
+    if (breaks or b"\n" in text) and not (breaks == text.count(b"\n") == text.count(b"\r\n ") + text.count(b"\r\n\t")):
         raise TagError("line break that is no fold")
     if text.count(b";") > _MAX_TAGS:
         raise TagError(f"over {_MAX_TAGS} tags")

@@ -1,6 +1,6 @@
 """What single options can't tell: options that contradict each other, and what the machine must have.
 
-A section that already has an error is left out, since what follows from an error says nothing.
+An option that can't be read has its default here, and thus no part in a contradiction.
 """
 
 import grp
@@ -20,25 +20,20 @@ _RELAYS_CHANGE = frozenset(("return-path", "received", "dkim-signature", "authen
 
 def crosscheck(config: Config, report: Report, *, check_files: bool) -> None:
     """Report what does not fit together; `check_files` also looks at key and map files, users and groups."""
-    if "milter" not in report.broken:
-        _milter(config, report)
-        if check_files and os.geteuid() == 0:
-            _accounts(config, report)
-    if "networks" not in report.broken:
-        _networks(config, report)
-    if "policy" not in report.broken:
-        _thresholds("policy", config.policy, config.policy_set, report)
+    _milter(config, report)
+    if check_files and os.geteuid() == 0:
+        _accounts(config, report)
+    _networks(config, report)
+    _thresholds("policy", config.policy, config.policy_set, report)
     for name, policy in config.recipient_policies.items():
-        if f"policy {name}" not in report.broken:
-            _thresholds(f"policy {name}", policy, policy.given, report)
-    if "submission" not in report.broken:
-        _submission(config, report, check_files=check_files)
+        _thresholds(f"policy {name}", policy, policy.given, report)
+    _submission(config, report, check_files=check_files)
     for pattern, sign in config.sign.items():
         title = f"sign {pattern}"
-        if title not in report.broken:
+        if title not in report.broken:  # a misspelt `key_file` is no missing one
             _sign(title, pattern, sign, report)
-            if check_files:
-                _keys(title, sign, report)
+        if check_files:
+            _keys(title, sign, report)
 
 
 def _milter(config: Config, report: Report) -> None:

@@ -135,7 +135,7 @@ class Policy:
     """
 
     preset: Literal["observe", "balanced", "strict"] = option(
-        "balanced", "Defaults of scores and thresholds: see the table below."
+        "balanced", "Defaults of scores and thresholds; authmilter.conf(5) has the table."
     )
     enforce: bool = option(True, "no: decide, log and count, but always accept.")
     tag: Threshold = option(5.0, "Score from which on mail is marked as spam; empty: off.")

@@ -31,18 +31,20 @@ WANTED: Final[Mapping[int, tuple[int, bytes]]] = {
 }
 
 _ORDER: Final = b"CHMRTLNBEU"  # letters of the commands that can have macros, in the order of an SMTP transaction
-_SESSION: Final = b"CH"
+_SESSION: Final = b"CH"  # the first of them
+_MAIL: Final = ord("M")
 _MOST: Final = 256  # macros that are kept of one packet; MTAs send a dozen
 
 
 class Macros:
     """The macros of one milter connection, by the stage that they were sent for."""
 
-    __slots__ = ("_all", "_by_stage")
+    __slots__ = ("_by_stage", "_known", "_latest")
 
     def __init__(self) -> None:
         self._by_stage: dict[int, dict[bytes, bytes]] = {}
-        self._all: dict[bytes, bytes] | None = None
+        self._known: dict[bytes, bytes] = {}  # never changed in place: the session may have kept it
+        self._latest = -1  # place in _ORDER of the latest stage that has macros
 
     def put(self, packet: bytes) -> None:
         """Take a macro packet: the letter of a command, then names and values, each ended by NUL.
@@ -50,30 +52,41 @@ class Macros:
         It replaces what was sent for that command before.  An empty packet, one for no known command, and a name
         without value are passed over.
         """
-        if not packet or packet[0] not in _ORDER:
+        place = _ORDER.find(packet[:1]) if packet else -1
+        if place < 0:
             return
         letter = packet[0]
-        texts = packet[1:].split(b"\0", 2 * _MOST)
-        if letter == 77:  # M: a new message begins
+        if letter == _MAIL:
             self.end_message()
-        self._by_stage[letter] = dict(zip(texts[:-1:2], texts[1:-1:2], strict=False))
-        self._all = None
+        texts = packet[1:].split(b"\0", 2 * _MOST)
+        macros = dict(zip(texts[:-1:2], texts[1:-1:2], strict=False))
+        if place > self._latest:
+            self._latest = place
+            self._by_stage[letter] = macros
+            self._known = self._known | macros
+        else:
+            self._by_stage[letter] = macros
+            self._merge()
 
     def known(self) -> Mapping[bytes, bytes]:
         """All macros known now; for a name sent at several stages, the value of the latest stage."""
-        if self._all is None:
-            self._all = {}
-            for letter in _ORDER:
-                if letter in self._by_stage:
-                    self._all |= self._by_stage[letter]
-        return self._all
+        return self._known
 
     def end_message(self) -> None:
         """Forget what belongs to the message; keep what belongs to the SMTP session."""
-        self._by_stage = {letter: macros for letter, macros in self._by_stage.items() if letter in _SESSION}
-        self._all = None
+        if self._latest >= len(_SESSION):
+            self._by_stage = {letter: macros for letter, macros in self._by_stage.items() if letter in _SESSION}
+            self._latest = len(_SESSION) - 1
+            self._merge()
 
     def end_session(self) -> None:
         """Forget everything."""
         self._by_stage = {}
-        self._all = None
+        self._known = {}
+        self._latest = -1
+
+    def _merge(self) -> None:
+        self._known = {}
+        for letter in _ORDER:
+            if letter in self._by_stage:
+                self._known |= self._by_stage[letter]

@@ -6,11 +6,12 @@ leave in one write when there is nothing left to read: two small writes in a row
 """
 
 import asyncio
+import inspect
 import logging
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final, cast
 
 from authmilter.milter import Session, wire
 from authmilter.milter.dialogue import Dialogue
@@ -64,7 +65,8 @@ class NativeEngine:
             sock.setblocking(False)
             if sock.family == socket.AF_UNIX:
                 # The path belongs to whoever bound it, and newer Pythons would remove it.
-                tidy = {"cleanup_socket": False} if _cleans_up(loop) else {}
+                known = inspect.signature(loop.create_unix_server).parameters
+                tidy: dict[str, Any] = {"cleanup_socket": False} if "cleanup_socket" in known else {}
                 server = await loop.create_unix_server(
                     lambda: _Connection(self), sock=sock, backlog=self._backlog, **tidy
                 )
@@ -80,7 +82,7 @@ class NativeEngine:
         for server in servers:
             server.close()
 
-    async def drain(self, timeout: float) -> int:
+    async def drain(self, timeout: float) -> int:  # noqa: ASYNC109  its caller has nothing to cancel
         """Stop accepting, wait up to `timeout` seconds for the connections to end, then cut what is left.
 
         MTAs keep a milter connection for as long as their SMTP session: one that has an SMTP session is served on, one
@@ -124,13 +126,6 @@ class NativeEngine:
         self._sweeper = loop.call_later(min(max(self.idle_timeout / 4, 0.05), 60), self._sweep)
 
 
-def _cleans_up(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether the loop's create_unix_server knows the argument `cleanup_socket` (Python 3.13, uvloop 0.22)."""
-    code = getattr(loop.create_unix_server, "__code__", None)
-    names = code.co_varnames if code is not None else (loop.create_unix_server.__doc__ or "")
-    return "cleanup_socket" in names
-
-
 class _Connection(asyncio.Protocol):
     """One milter connection."""
 
@@ -172,8 +167,7 @@ class _Connection(asyncio.Protocol):
     # -- what the transport tells --
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
         self._engine.opened(self)
         loop = asyncio.get_running_loop()
         self._heard = loop.time()
@@ -212,7 +206,8 @@ class _Connection(asyncio.Protocol):
 
     def leave_if_silent_since(self, limit: float) -> None:
         """Close if the MTA has said nothing since `limit` (time of the loop) while it was its turn."""
-        if self._waiter is not None and self._heard < limit and self.task is not None:
+        our_turn = self._waiter is None and self._write_waiter is None
+        if not our_turn and self._heard < limit and self.task is not None:
             _log.info("milter connection closed: nothing heard for %g s", self._engine.idle_timeout)
             self.task.cancel()
 
@@ -230,7 +225,11 @@ class _Connection(asyncio.Protocol):
                     self._paused = False
                     self._transport.resume_reading()
                 for letter, content, cut in self._packets.feed(data):
-                    if not await self._take(letter, content, cut):
+                    if letter == wire.HEADER and self._chosen is not None:
+                        self._take_header(content, cut)
+                    elif letter == wire.MACRO and self._chosen is not None:
+                        self._macros.put(content)
+                    elif not await self._take(letter, content, cut):
                         return
         except asyncio.CancelledError:
             pass  # the MTA is gone, was silent for too long, or the drain is over: the end either way
@@ -241,7 +240,10 @@ class _Connection(asyncio.Protocol):
         finally:
             if not self._gone:
                 self._flush()
-                self._transport.close()
+                if self._write_waiter is None:
+                    self._transport.close()
+                else:
+                    self._transport.abort()  # the MTA does not read: close() would wait for it
             self._dialogue.close()
             self._engine.closed(self)
 
@@ -263,8 +265,16 @@ class _Connection(asyncio.Protocol):
             self._transport.write(self._replies[0] if len(self._replies) == 1 else b"".join(self._replies))
             self._replies.clear()
 
+    def _take_header(self, content: bytes, cut: bool) -> None:
+        chosen = self._chosen
+        assert chosen is not None
+        name, value = wire.read_header(content, leading_space=chosen.steps & wire.LEADING_SPACE != 0)
+        self._dialogue.header(name, value, oversized=cut)
+        if not chosen.steps & _NO_REPLY_HEADER:
+            self._replies.append(wire.SAY_CONTINUE)
+
     async def _take(self, letter: int, content: bytes, cut: bool) -> bool:
-        """Deal with one packet; returns False at the end of the connection."""
+        """Deal with one packet (`cut`: not all of it); returns False at the end of the connection."""
         chosen = self._chosen
         if chosen is None:
             if letter == wire.QUIT:
@@ -272,16 +282,9 @@ class _Connection(asyncio.Protocol):
             if letter != wire.NEGOTIATE:
                 raise wire.ProtocolError("no negotiation")
             self._negotiate(content)
-        elif letter == wire.HEADER:
-            name, value = wire.read_header(content, leading_space=chosen.steps & wire.LEADING_SPACE != 0)
-            self._dialogue.header(name, value, oversized=cut)
-            if not chosen.steps & _NO_REPLY_HEADER:
-                self._replies.append(wire.SAY_CONTINUE)
-        elif letter == wire.MACRO:
-            self._macros.put(content)
         elif letter == wire.BODY:
             wanted = self._dialogue.body(content)
-            if not chosen.steps & _NO_REPLY_BODY:
+            if not cut and not chosen.steps & _NO_REPLY_BODY:
                 self._replies.append(wire.SAY_CONTINUE if wanted or not chosen.steps & wire.SKIP else wire.SAY_SKIP)
         elif letter == wire.END_OF_MESSAGE:
             await self._end_message(content, chosen)

@@ -34,6 +34,7 @@ QUIT: Final = ord("Q")
 RCPT: Final = ord("R")
 DATA: Final = ord("T")
 UNKNOWN: Final = ord("U")
+_BODY_LETTERS: Final = (BODY, END_OF_MESSAGE)
 
 # Actions (SMFIF_*)
 CAN_ADD_HEADERS: Final = 0x001
@@ -65,13 +66,13 @@ NEWEST: Final = 6
 
 _LINE: Final = 480  # octets of text in one line of a reply: with codes and CRLF under 512 (RFC 5321 section 4.5.3.1.5)
 _LINES: Final = 32  # libmilter's limit
-_TO_SPACE: Final = {i: " " for i in (*range(32), 127, *range(0x80, 0xA0), 0x2028, 0x2029)}
+_TO_SPACE: Final = dict.fromkeys((*range(32), *range(0x7F, 0xA0), 0x2028, 0x2029), " ")
 _VALUE: Final = {i: text for i, text in _TO_SPACE.items() if i not in (9, 10)}
 
 _length = struct.Struct(">I").unpack_from
 _options = struct.Struct(">III")
 
-Packet = tuple[int, bytes, bool]  # letter, data, whether data is only the beginning
+Packet = tuple[int, bytes, bool]  # letter, data, whether this is not all of it
 
 
 class ProtocolError(AuthMilterError):
@@ -79,20 +80,23 @@ class ProtocolError(AuthMilterError):
 
 
 class Packets:
-    """Cuts the octets of one connection into packets; holds at most one packet, of MAX_PACKET octets at most."""
+    """Cuts the octets of one connection into packets; holds at most MAX_PACKET octets."""
 
-    __slots__ = ("_needed", "_partial", "_skip")
+    __slots__ = ("_needed", "_partial", "_rest", "_streamed")
 
     def __init__(self) -> None:
         self._partial = bytearray()  # a packet that is not complete, from its length on
         self._needed = 4  # octets that `_partial` must have before it is worth looking at again
-        self._skip = 0  # octets still to come of a packet that is too long
+        self._rest = 0  # octets still to come of a packet that is longer than MAX_PACKET
+        self._streamed = 0  # its letter, if its data is passed on in pieces
 
     def feed(self, data: bytes) -> Iterator[Packet]:
         """Take octets as they come; yield the packets that they complete.
 
-        The iterator must be exhausted before more is fed.  A packet over MAX_PACKET is yielded as soon as that much of
-        it is here, and the rest is passed over.  Raises ProtocolError for a length of 0 or over MAX_SKIPPED.
+        The iterator must be exhausted before more is fed.  Of a packet over MAX_PACKET only so much is yielded, marked
+        as not all of it, and the rest is passed over; but the body is never cut: it comes in pieces, as BODY packets
+        with the mark, and last one of the packet's own letter without it.  Raises ProtocolError for a length of 0 or
+        over MAX_SKIPPED.
         """
         if self._partial:
             self._partial += data
@@ -102,30 +106,35 @@ class Packets:
             self._partial.clear()
         end = len(data)
         position = 0
-        if self._skip:
-            position = min(self._skip, end)
-            self._skip -= position
         needed = 4
-        while end - position >= 4:
-            (length,) = _length(data, position)
-            start = position + 4
-            if 0 < length <= MAX_PACKET:
-                stop = start + length
-                if stop > end:
-                    needed = 4 + length
-                    break
-                yield data[start], data[start + 1 : stop], False
+        while position < end:
+            if self._rest:
+                stop = min(position + self._rest, end)
+                self._rest -= stop - position
+                if self._streamed:
+                    yield BODY if self._rest else self._streamed, data[position:stop], self._rest > 0
                 position = stop
                 continue
-            if not 0 < length <= MAX_SKIPPED:
-                raise ProtocolError(f"packet of {length} octets")
-            stop = start + MAX_PACKET
-            if stop > end:
-                needed = 4 + MAX_PACKET
+            start = position + 4
+            if start > end:
                 break
-            yield data[start], data[start + 1 : stop], True
-            position = min(start + length, end)
-            self._skip = start + length - position
+            (length,) = _length(data, position)
+            stop = start + length
+            if not 0 < length <= MAX_PACKET:
+                if not 0 < length <= MAX_SKIPPED:
+                    raise ProtocolError(f"packet of {length} octets")
+                stop = start + MAX_PACKET
+            if stop > end:
+                needed = stop - position
+                break
+            letter = data[start]
+            position = stop
+            if length <= MAX_PACKET:
+                yield letter, data[start + 1 : stop], False
+                continue
+            self._rest = length - MAX_PACKET
+            self._streamed = letter if letter in _BODY_LETTERS else 0
+            yield BODY if self._streamed else letter, data[start + 1 : stop], True
         self._needed = needed
         if position < end:
             self._partial += data[position:] if position else data
@@ -290,13 +299,18 @@ def field_value(value: str) -> str:
     return value
 
 
+def field_index(edit: HeaderEdit) -> int:
+    """The place of an edit, within what the protocol can say."""
+    return min(max(edit.index, 0), 0x7FFFFFFF)
+
+
 def say_edit(edit: HeaderEdit, *, leading_space: bool) -> bytes:
     """Edit the header section.
 
     `leading_space`: negotiated; then the MTA puts no blank after the colon, so we do.
     """
     name = field_name(edit.name).encode()
-    index = min(max(edit.index, 0), 0x7FFFFFFF).to_bytes(4, "big")
+    index = field_index(edit).to_bytes(4, "big")
     if edit.op == "delete":  # a change to the empty value
         return packet(b"m", index + name + b"\0\0")
     value = field_value(edit.value).encode()
@@ -307,10 +321,14 @@ def say_edit(edit: HeaderEdit, *, leading_space: bool) -> bytes:
     return packet(b"h", name + b"\0" + value + b"\0")
 
 
+def quarantine_reason(reason: str) -> str:
+    """A reason that may go onto the wire: without control characters, and not empty (MTAs refuse that)."""
+    return reason.translate(_TO_SPACE).encode("utf-8", "replace").decode().strip() or "policy"
+
+
 def say_quarantine(reason: str) -> bytes:
-    """Hold the message, for that reason (MTAs log it; an empty one is not taken)."""
-    text = reason.translate(_TO_SPACE).encode("utf-8", "replace").strip()
-    return packet(b"q", (text or b"policy") + b"\0")
+    """Hold the message, for that reason, which MTAs log."""
+    return packet(b"q", quarantine_reason(reason).encode() + b"\0")
 
 
 def usable_edits(edits: Sequence[HeaderEdit], actions: int) -> list[HeaderEdit]:
@@ -332,7 +350,7 @@ def say_verdict(verdict: Verdict, stage: Stage, chosen: Options) -> bytes:
         return SAY_REJECT if action is Action.REJECT else SAY_TEMPFAIL
     if action is Action.DISCARD:
         return SAY_DISCARD
-    if stage is not Stage.EOM or action is Action.CONTINUE and not verdict.edits:
+    if stage is not Stage.EOM or (action is Action.CONTINUE and not verdict.edits):
         return SAY_CONTINUE
     leading_space = bool(chosen.steps & LEADING_SPACE)
     said = [say_edit(edit, leading_space=leading_space) for edit in usable_edits(verdict.edits, chosen.actions)]

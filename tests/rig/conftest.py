@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.dnsserver import DNSServer
-from tests.rig.mail import SLOW, KeyFiles, write_keys, zone
+from tests.rig.mail import KeyFiles, behaviours, write_keys, zone
 from tests.rig.postfix import require_rig
 from tests.rig.sink import Sink
 from tests.rig.site import Site, Variant, configuration, running
@@ -28,10 +28,10 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> KeyFiles:
 
 
 @pytest.fixture(scope="session")
-def nameserver() -> Iterator[str]:
-    """ADDRESS:PORT of the server that knows all senders."""
-    with DNSServer(zone(), delay={"s1._domainkey.slow.example": SLOW}) as server:
-        yield f"127.0.0.1:{server.port}"
+def dns() -> Iterator[DNSServer]:
+    """The server that knows all senders."""
+    with DNSServer(zone(), behaviours()) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -42,9 +42,9 @@ def one_sink() -> Iterator[Sink]:
 
 
 @pytest.fixture(scope="session")
-def one_site(variant: Variant, one_sink: Sink, keys: KeyFiles, nameserver: str) -> Iterator[Site]:
+def one_site(variant: Variant, one_sink: Sink, keys: KeyFiles, dns: DNSServer) -> Iterator[Site]:
     """One site per variant, for all tests that leave it as they found it."""
-    with running(variant, one_sink, configuration(variant, keys, nameserver)) as site:
+    with running(variant, one_sink, configuration(variant, keys, dns.address)) as site:
         yield site
 
 

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.rig.sockets import free_port, wait_until
 from tests.shared import ROOT
 
+COMMAND = (sys.executable, "-m", "authmilter.cli", "run")
 Configuration = Mapping[str, Mapping[str, object]]  # section -> option -> value
 
 
@@ -45,10 +46,11 @@ class Metrics(NamedTuple):
 class Daemon:
     """`authmilter run` with a configuration, up to its READY=1.
 
-    `family` is the kind of its milter socket: unix, inet or inet6.  Use it as a context manager.
+    `family` is the kind of its milter socket: unix, inet or inet6.  `command` is what is run, with ``-c FILE`` after
+    it.  Use it as a context manager.
     """
 
-    def __init__(self, family: str, configuration: Configuration) -> None:
+    def __init__(self, family: str, configuration: Configuration, command: Sequence[str] = COMMAND) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="authmilter-daemon-"))
         self.folder.chmod(0o755)  # Postfix and a daemon that dropped its rights pass through
         self.port = free_port()
@@ -63,6 +65,7 @@ class Daemon:
             "inet6": f"inet6:{self.port}@::1",
         }
         self.family = family
+        self._command = command
         self._basis: Configuration = {
             # The group of the MTA may write to the socket; other users may not.
             "milter": {"socket": addresses[family], "workers": 2, "socket_group": "postfix"},
@@ -102,7 +105,7 @@ class Daemon:
         self._notify.setblocking(False)
         with self.log_file.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "authmilter.cli", "-c", self.file, "run"],
+                [*self._command, "-c", self.file],
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -1,7 +1,8 @@
 """Senders for the tests: their DNS, their keys, their messages.
 
 * ``good.example`` at 192.0.2.10 does everything right.
-* ``slow.example`` at 192.0.2.10 as well, but its DKIM key takes SLOW seconds to look up.
+* ``slow.example`` at 192.0.2.10 as well, but its DKIM keys take SLOW seconds to look up.  It has one of every name, so
+  that a test can have one that nobody asked for before.
 * ``strict.example`` publishes `-all` and no DMARC policy; nobody may send for it.
 * ``bank.example`` publishes `-all` and p=reject.
 * ``sender.example`` is ours: its mail is signed with two keys.
@@ -75,7 +76,7 @@ def zone() -> dict[str, list[str | bytes]]:
         "s1._domainkey.good.example TXT": [rsa_record],
         "slow.example TXT": [f"v=spf1 ip4:{GOOD_IP} -all"],
         "_dmarc.slow.example TXT": ["v=DMARC1; p=reject"],
-        "s1._domainkey.slow.example TXT": [rsa_record],
+        "*._domainkey.slow.example TXT": [rsa_record],
         "strict.example TXT": ["v=spf1 -all"],
         "bank.example TXT": ["v=spf1 -all"],
         "_dmarc.bank.example TXT": ["v=DMARC1; p=reject"],
@@ -99,10 +100,15 @@ def message(marker: str, author: str, *, on_top: bytes = b"", body: bytes = b"He
     return on_top + fields.encode() + b"\r\n" + body
 
 
-def dkim_signed(unsigned: bytes, domain: str) -> bytes:
-    """The message with a DKIM signature of s1._domainkey.`domain`, made by dkimpy."""
+def behaviours() -> dict[str, str]:
+    """What is odd about the servers of the zone."""
+    return {"*._domainkey.slow.example": f"delay {SLOW}"}
+
+
+def dkim_signed(unsigned: bytes, domain: str, selector: str = "s1") -> bytes:
+    """The message with a DKIM signature of `domain`, made by dkimpy."""
     fields = [b"from", b"to", b"subject", b"date", b"message-id"]
-    signature: bytes = dkim.sign(unsigned, b"s1", domain.encode(), rsa_pem(), include_headers=fields)
+    signature: bytes = dkim.sign(unsigned, selector.encode(), domain.encode(), rsa_pem(), include_headers=fields)
     return signature + unsigned
 
 

@@ -60,7 +60,9 @@ class Answer(NamedTuple):
 class Client(smtplib.SMTP):
     """An SMTP client that can pretend to be another one (XCLIENT, see XCLIENT_README of Postfix)."""
 
-    def xclient(self, *, addr: str = "", name: str = "", reverse_name: str = "", helo: str = "", login: str = "") -> None:
+    def xclient(
+        self, *, addr: str = "", name: str = "", reverse_name: str = "", helo: str = "", login: str = ""
+    ) -> None:
         """Change what Postfix believes of this client; a greeting has to follow.
 
         `addr` is an IP address; an empty `name` means that its reverse DNS was not confirmed.
@@ -74,7 +76,7 @@ class Client(smtplib.SMTP):
         code, text = self.docmd("XCLIENT", " ".join(f"{k}={v}" for k, v in attributes.items() if v))
         if code != 220:
             raise smtplib.SMTPResponseException(code, text)
-        self.helo_resp = self.ehlo_resp = None  # type: ignore[assignment]  # smtplib must greet again
+        self.helo_resp = self.ehlo_resp = None  # smtplib must greet again
 
     def deliver(self, message: bytes, mail_from: str, rcpts: Sequence[str] = ("user@test",)) -> Answer:
         """One transaction up to its end or the first refusal; the session stays usable."""

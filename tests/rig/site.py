@@ -31,7 +31,9 @@ class Site:
     configuration: Configuration
 
 
-def configuration(variant: Variant, keys: KeyFiles, nameserver: str, changes: Configuration | None = None) -> Configuration:
+def configuration(
+    variant: Variant, keys: KeyFiles, nameserver: str, changes: Configuration | None = None
+) -> Configuration:
     """What all sites have in common, and `changes` to it."""
     common: dict[str, dict[str, object]] = {
         "milter": {"engine": variant.engine},

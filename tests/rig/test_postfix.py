@@ -2,16 +2,17 @@
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 
+from tests.dnsserver import DNSServer
 from tests.rig.daemon import Daemon
 from tests.rig.mail import BAD_IP, GOOD_IP, GOOD_NAME, KeyFiles, dkim_signed, dkim_verdicts, message
 from tests.rig.postfix import Answer, Client, Postfix
@@ -154,45 +155,161 @@ def test_local_submission_is_signed_and_never_refused(site: Site, marker: str) -
     assert not site.postfix.queue()
 
 
-def serving_worker(daemon: Daemon) -> int:
-    """The one process that holds the one milter connection."""
-    wait_until(lambda: sorted(daemon.serving().values())[-1:] == [1], 5, "one worker with one connection")
-    (worker,) = [pid for pid, connections in daemon.serving().items() if connections]
-    return worker
-
-
 @pytest.mark.parametrize("waiting", [False, True], ids=["before the text", "while the verdict is awaited"])
 def test_a_worker_killed_within_a_message_costs_a_retry_and_nothing_else(
-    waiting: bool, site: Site, marker: str
+    waiting: bool, site: Site, dns: DNSServer, marker: str
 ) -> None:
     before = site.daemon.metrics()
-    domain = "slow.example" if waiting else "good.example"
-    signed = dkim_signed(message(marker, f"a@{domain}"), domain)
     with site.postfix.smtp(GOOD_IP, GOOD_NAME, GOOD_NAME) as client:
-        begin_message(client, f"a@{domain}")
+        begin_message(client, "a@slow.example")
         worker = serving_worker(site.daemon)
-        if waiting:
-            with ThreadPoolExecutor(1) as executor:
-                future = executor.submit(client.finish, signed)
-                wait_for_slow_key(site.daemon, before)
-                os.kill(worker, signal.SIGKILL)
-                code, _ = future.result(30)
-        else:
+        with sent_on(client, slow_message(marker), dns if waiting else None) as reply:
             os.kill(worker, signal.SIGKILL)
-            code, _ = client.finish(signed)
-    assert 400 <= code < 500
+        assert 400 <= reply.result()[0] < 500
     assert not site.postfix.queue()
     assert not site.sink.deliveries
-    wait_until(lambda: len(site.daemon.serving()) == len(set(site.daemon.serving()) - {worker}), 5, "it is gone")
-    assert send_good(site.postfix, marker, domain).accepted, "the retry goes through"
+    assert send_good(site.postfix, marker).accepted, "the retry goes through"
     site.sink.find(marker.encode())  # exactly once
     wait_until(
         lambda: site.daemon.metrics().increase(before, "authmilter_worker_restarts_total") == 1, 10, "a new worker"
     )
-    wait_until(
-        lambda: site.daemon.metrics().value("authmilter_connections_active") == 0, 5, "no connection is counted as open"
-    )
+    wait_until(lambda: site.daemon.metrics().value("authmilter_connections_active") == 0, 5, "none counts as open")
+    assert worker not in site.daemon.serving()
     assert site.daemon.http("/readyz")[0] == 200
+
+
+def test_sigterm_within_a_message_lets_it_finish_and_takes_no_new_one(
+    variant: Variant, sink: Sink, keys: KeyFiles, dns: DNSServer, marker: str
+) -> None:
+    with running(variant, sink, configuration(variant, keys, dns.address)) as site:
+        with site.postfix.smtp(GOOD_IP, GOOD_NAME, GOOD_NAME) as client:
+            begin_message(client, "a@slow.example")
+            with sent_on(client, slow_message(marker), dns) as reply:
+                site.daemon.terminate()
+                wait_until(lambda: "STOPPING=1" in site.daemon.notifications(), 5, "STOPPING=1")
+                late = send_good(site.postfix, "late" + marker)
+            assert reply.result()[0] == 250
+        assert 400 <= late.code < 500, "Postfix finds no milter: the client keeps the message"
+        assert site.daemon.wait(10) == 0
+        assert ("dkim", "pass") in results(sink.find(marker.encode()))
+
+
+def test_sighup_under_a_load_of_20_sessions_fails_none_and_the_new_file_rules(site: Site, marker: str) -> None:
+    reloads = 3
+    stop = threading.Event()
+    before = site.daemon.metrics()
+    text = dkim_signed(message(marker, "a@good.example"), "good.example")
+
+    def session(_: int) -> list[Answer]:
+        answers: list[Answer] = []
+        with site.postfix.smtp(GOOD_IP, GOOD_NAME, GOOD_NAME) as client:
+            while not stop.is_set() or len(answers) < 2:
+                answers.append(client.deliver(text, "a@good.example"))
+        return answers
+
+    with site.postfix.smtp(GOOD_IP, GOOD_NAME, GOOD_NAME) as early, ThreadPoolExecutor(20) as executor:
+        sessions = executor.map(session, range(20))
+        try:
+            for number in range(1, reloads + 1):
+                changes = {**site.configuration, "identity": {"authserv_id": f"id{number}.test"}}
+                site.daemon.configure(changes)
+                site.daemon.reload()
+        finally:
+            stop.set()
+        answers = [answer for one in sessions for answer in one]
+        try:
+            assert [answer for answer in answers if not answer.accepted] == []
+            deliveries = site.sink.wait(len(answers), 30)
+            names = {delivery.values(AR)[0].partition(b";")[0] for delivery in deliveries}
+            assert names <= {b"mx.test", b"id1.test", b"id2.test", b"id3.test"}
+            # A session that began under the first file keeps it; one that begins now has the last.
+            assert early.deliver(message("early" + marker, "a@good.example"), "a@good.example").accepted
+            assert send_good(site.postfix, "new" + marker).accepted
+            assert site.sink.find(b"early" + marker.encode()).values(AR)[0].startswith(b"mx.test;")
+            assert site.sink.find(b"new" + marker.encode()).values(AR)[0].startswith(b"id3.test;")
+        finally:
+            site.daemon.configure(site.configuration)
+            site.daemon.reload()
+    after = site.daemon.metrics()
+    sent = len(answers) + 2
+    assert after.increase(before, "authmilter_messages_total", direction="inbound", stage="eom") == sent
+    assert after.increase(before, "authmilter_auth_results_total", method="dkim", result="pass") == sent - 1
+    assert after.increase(before, "authmilter_message_score_count") == sent
+    assert after.increase(before, "authmilter_config_reloads_total", outcome="success") == reloads + 1
+    assert after.value("authmilter_config_last_reload_successful") == 1
+    assert after.increase(before, "authmilter_worker_restarts_total") == 0
+    notified = site.daemon.notifications()
+    assert notified.count("RELOADING=1") >= reloads
+    assert notified[-1] != "RELOADING=1"
+
+
+def test_a_broken_file_keeps_the_old_configuration_and_says_so(site: Site, marker: str) -> None:
+    before = site.daemon.metrics()
+    broken = {**site.configuration, "policy": {"rejct": "7"}, "identity": {"authserv_id": "broken.test"}}
+    site.daemon.configure(broken)
+    try:
+        site.daemon.reload("failure")
+        assert site.daemon.metrics().value("authmilter_config_last_reload_successful") == 0
+        line = site.daemon.file.read_text().splitlines().index("rejct = 7") + 1
+        assert site.daemon.log_lines(f"{site.daemon.file}:{line}:", "[policy]", "rejct", "reject")
+        assert send_good(site.postfix, marker).accepted
+        assert site.sink.find(marker.encode()).values(AR)[0].startswith(b"mx.test;")
+    finally:
+        site.daemon.configure(site.configuration)
+        site.daemon.reload()
+    after = site.daemon.metrics()
+    assert after.value("authmilter_config_last_reload_successful") == 1
+    assert after.increase(before, "authmilter_config_reloads_total", outcome="failure") == 1
+
+
+CONTRACT = {
+    "build_info", "connections_active", "connections_total", "messages_total", "auth_results_total", "findings_total",
+    "message_score", "stage_seconds", "check_seconds", "check_errors_total", "dns_queries_total", "dns_seconds",
+    "dns_cache_total", "store_errors_total", "signatures_total", "config_reloads_total",
+    "config_last_reload_successful", "worker_restarts_total", "recipients_refused_total",
+}  # fmt: skip
+
+
+def test_counters_equal_what_was_sent_and_promtool_is_content(site: Site, marker: str) -> None:
+    before = site.daemon.metrics()
+    good, spoofs, submissions = 12, 5, 4
+    with ThreadPoolExecutor(6) as executor:
+        sent = [executor.submit(send_good, site.postfix, marker) for _ in range(good)]
+        sent += [executor.submit(send_bad, site.postfix, marker, "ceo@bank.example") for _ in range(spoofs)]
+        for _ in range(submissions):
+            own = message(marker, "alice@sender.example")
+            sent.append(
+                executor.submit(site.postfix.send, own, mail_from="alice@sender.example", addr=BAD_IP, login="alice")
+            )
+    codes = [future.result().code for future in sent]
+    assert sorted(codes) == [250] * (good + submissions) + [550] * spoofs
+    after = site.daemon.metrics()
+
+    def rise(name: str, **labels: str) -> float:
+        return after.increase(before, f"authmilter_{name}", **labels)
+
+    assert rise("messages_total") == good + spoofs + submissions
+    assert rise("messages_total", direction="inbound", action="accept", stage="eom") == good
+    assert rise("messages_total", direction="inbound", action="reject", stage="eom") == spoofs
+    assert rise("messages_total", direction="outbound", action="accept", stage="eom") == submissions
+    assert rise("auth_results_total", method="dmarc", result="pass") == good
+    assert rise("auth_results_total", method="dmarc", result="fail") == spoofs
+    assert rise("message_score_count") == good + spoofs
+    for algorithm in ("rsa-sha256", "ed25519-sha256"):
+        assert rise("signatures_total", algorithm=algorithm, outcome="success") == submissions
+    # XCLIENT makes Postfix open a second milter connection for the same session.
+    assert rise("connections_total") == 2 * len(sent)
+    assert {f"authmilter_{name}" for name in CONTRACT} == set(re.findall(r"(?m)^# TYPE (\S+) ", after.text))
+    promtool = subprocess.run(["promtool", "check", "metrics"], input=after.text, capture_output=True, text=True)
+    assert (promtool.returncode, promtool.stdout, promtool.stderr) == (0, "", "")
+
+
+# -- parts of the tests above -------------------------------------------------------------------------------------------
+
+
+def slow_message(marker: str) -> bytes:
+    """A message whose verdict takes a while: nobody knows yet the key that it is signed with."""
+    return dkim_signed(message(marker, "a@slow.example"), "slow.example", selector=marker)
 
 
 def begin_message(client: Client, mail_from: str) -> None:
@@ -202,6 +319,31 @@ def begin_message(client: Client, mail_from: str) -> None:
     assert client.docmd("DATA")[0] == 354
 
 
-def wait_for_slow_key(daemon: Daemon, before: object) -> None:
-    """Until the daemon waits for the key of slow.example."""
-    raise NotImplementedError
+@contextmanager
+def sent_on(client: Client, text: bytes, dns: DNSServer | None) -> Iterator[Future[tuple[int, bytes]]]:
+    """Do something within a message, then have its reply.
+
+    With `dns` it happens while the daemon waits for a key that is slow to come, otherwise before any text is sent.
+    """
+    reply: Future[tuple[int, bytes]] = Future()
+    if dns is None:
+        yield reply
+        reply.set_result(client.finish(text))
+        return
+    known = len(dns.queries)
+    sender = threading.Thread(target=lambda: reply.set_result(client.finish(text)))
+    sender.start()
+    try:
+        wait_until(
+            lambda: any("_domainkey.slow" in query for query in dns.queries[known:]), 10, "a question for the key"
+        )
+        yield reply
+    finally:
+        sender.join(30)
+
+
+def serving_worker(daemon: Daemon) -> int:
+    """The one process that holds the one milter connection."""
+    wait_until(lambda: sum(daemon.serving().values()) == 1, 5, "one worker with one connection")
+    (worker,) = [pid for pid, connections in daemon.serving().items() if connections]
+    return worker

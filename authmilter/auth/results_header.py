@@ -1,0 +1,151 @@
+"""Authentication-Results: writing ours, and finding those that others wrote in our name (RFC 8601)."""
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+from authres.core import AuthenticationResult, AuthenticationResultProperty, AuthenticationResultsHeader, QuotableValue
+
+from authmilter.addresses import comment_end, to_ascii_domain
+from authmilter.evidence import AuthResult
+from authmilter.model import Message
+from authmilter.verdict import HeaderEdit
+
+NAME = "Authentication-Results"
+MAX_VALUE = 256  # characters of a value or reason that are written
+MAX_LINE = 200  # characters after which a line is folded; RFC 5322 section 2.1.1 allows 998
+MAX_PREFIX = 4096  # octets of a foreign field in which authserv-id and version have to be found
+
+# ------------------------------------------------------------------------------------------------------------ writing
+
+_UNPRINTABLE = re.compile(r"[^ -~]")
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`{|}~-]+")  # RFC 2045 section 5.1
+_ADDRESS = re.compile(  # [ [ local-part ] "@" ] domain-name
+    r"(?:[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*)?@"
+    r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)+"
+)
+
+
+class _Value(QuotableValue):  # type: ignore[misc]  # authres has no types
+    """A value as text that can't break out of its place, whatever it holds.
+
+    The quoting of authres lets anything pass that has an ``@`` in it.
+    """
+
+    def __new__(cls, text: str) -> "_Value":
+        if len(text) > MAX_VALUE:
+            text = text[: MAX_VALUE - 3] + "..."  # so that what is left is not taken for a shorter domain
+        return str.__new__(cls, _UNPRINTABLE.sub("?", text))
+
+    def quote_if_needed(self) -> str:
+        """The value itself where RFC 8601 section 2.2 allows that, else a quoted-string."""
+        if _TOKEN.fullmatch(self) or _ADDRESS.fullmatch(self):
+            return str(self)
+        return '"' + self.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def render(authserv_id: str, results: Sequence[AuthResult]) -> str:
+    """The value of an Authentication-Results field, folded by LF and TAB, each result on a line of its own.
+
+    Control characters and what is not ASCII become ``?``, and long values are cut.  No results give ``none``.
+    """
+    header = AuthenticationResultsHeader(
+        feature_context=None,
+        authserv_id=_Value(authserv_id).quote_if_needed(),
+        results=[_clause(result) for result in results],
+    )
+    value: str = header.header_value()
+    return value.replace("; \n", ";\n")  # only our folds have a line feed
+
+
+def _clause(result: AuthResult) -> str:
+    method = "spf" if result.method == "spf_helo" else result.method
+    clause = AuthenticationResult(method, result=result.result.value)
+    if result.reason:
+        clause.reason = _Value(result.reason)
+    lines = [str(clause)]
+    for name, value in result.properties.items():
+        written = AuthenticationResultProperty(*name.split(".", 1))
+        written.value = _Value(value)
+        word = str(written)
+        if len(lines[-1]) + len(word) < MAX_LINE:
+            lines[-1] += " " + word
+        else:
+            lines.append(word)
+    return "\n\t" + "\n\t".join(lines)
+
+
+# ------------------------------------------------------------------------------------------------------------ reading
+
+_AUTHSERV_ID = re.compile(rb"""([A-Za-z0-9!#$%&'*+.^_`{|}~\x80-\xff-]++)|"((?:[^"\\\x00-\x1f\x7f]|\\[ -~])*+)\"""")
+_BLANK = re.compile(rb"[ \t\r\n]*+")
+_DIGITS = re.compile(rb"[0-9]++")
+_QUOTED_PAIR = re.compile(rb"\\(.)")
+
+
+def claims(field_value: bytes, ours: frozenset[str]) -> bool:
+    """Whether a field from outside must go (RFC 8601 section 5).
+
+    It must if it claims one of our authserv-ids, whatever its case, quotes, comments, final dot and encoding; if its
+    version is not 1; and if no authserv-id can be made out, since a lenient reader may make out ours.
+    """
+    text = field_value[:MAX_PREFIX]
+    start = _after_blanks(text, 0)
+    found = _AUTHSERV_ID.match(text, start) if start >= 0 else None
+    if found is None:
+        return True
+    at = _after_blanks(text, found.end())
+    version = _DIGITS.match(text, at) if at >= 0 else None
+    if version is not None:
+        at = _after_blanks(text, version.end())
+    if at < 0 or text[at : at + 1] != b";" or (version is not None and version[0] != b"1"):
+        return True
+    try:
+        authserv_id = (found[1] or _QUOTED_PAIR.sub(rb"\1", found[2])).decode()
+    except UnicodeDecodeError:
+        return True
+    return _canonical(authserv_id) in _canonical_set(ours)
+
+
+def _after_blanks(text: bytes, at: int) -> int:
+    """Where the next word starts, past white space and comments; -1 if a comment does not end."""
+    while True:
+        blank = _BLANK.match(text, at)
+        assert blank is not None  # it may be empty
+        at = blank.end()
+        if text[at : at + 1] != b"(":
+            return at
+        at = comment_end(text, at)
+        if not at:
+            return -1
+
+
+def _canonical(authserv_id: str) -> str:
+    text = authserv_id.strip()
+    # RFC 8601 section 5: U-labels and A-labels of a name are the same.
+    return to_ascii_domain(text) or text.lower().removesuffix(".")
+
+
+@lru_cache(maxsize=16)
+def _canonical_set(ours: frozenset[str]) -> frozenset[str]:
+    return frozenset(_canonical(authserv_id) for authserv_id in ours)
+
+
+def forged(message: Message, ours: frozenset[str], inside: bool) -> list[HeaderEdit]:
+    """Deletions of what only we may have written, last field first, so that none shifts the count of another.
+
+    These are the Authentication-Results fields for which `claims` is true, and, unless the message comes from
+    `inside`, every X-Spam field.  It is for the caller to leave alone what a trusted relay wrote.
+    """
+    positions = []
+    for name, places in message.index.items():
+        if name == b"authentication-results":
+            positions += [
+                (place, nth) for nth, place in enumerate(places, 1) if claims(message.fields[place].value, ours)
+            ]
+        elif name.startswith(b"x-spam-") and not inside and name.isascii():
+            positions += [(place, nth) for nth, place in enumerate(places, 1)]
+    return [
+        HeaderEdit("delete", nth, message.fields[place].name.strip(b" \t").decode("ascii"))
+        for place, nth in sorted(positions, reverse=True)
+    ]

@@ -1,0 +1,99 @@
+"""`authmilter [-c FILE] VERB ...`.
+
+A verb is a module of this package, named as the verb with ``_`` for ``-``, that has ``arguments(parser)`` and
+``run(args) -> int``, the exit status.  Only the module of the verb at hand is imported.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from authmilter import __version__
+from authmilter.cli import EX_CONFIG, EX_INTERRUPT, EX_PIPE, EX_UNAVAILABLE, EX_USAGE
+from authmilter.config.option import suggestion
+from authmilter.errors import ConfigError, StartError
+
+VERBS = {
+    "run": "the daemon in the foreground",
+    "check-config": "show every problem of the configuration",
+    "show-config": "show the configuration in force, and where each value was set",
+    "check-message": "show what would become of one message",
+    "manual": "print authmilter.conf(5) or the sample configuration",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(EX_USAGE, f"{self.prog}: {message}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    verb = _verb(words)
+    if verb is not None and verb not in VERBS:
+        print(f"authmilter: unknown verb {verb!r}{suggestion(verb, VERBS)}", file=sys.stderr)
+        return EX_USAGE
+    parser, args = _parse(words, verb)
+    if verb is None:
+        parser.print_help(sys.stderr)
+        return EX_USAGE
+    return _run(verb, args)
+
+
+def _verb(words: Sequence[str]) -> str | None:
+    """The first word that is neither an option nor the value of one."""
+    skip = False
+    for word in words:
+        if skip:
+            skip = False
+        elif word in ("-c", "--config"):
+            skip = True
+        elif not word.startswith("-"):
+            return word
+    return None
+
+
+def _parse(words: Sequence[str], verb: str | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+    parser = _Parser(prog="authmilter", description="A milter for SPF, DKIM, DMARC and signing.", allow_abbrev=False)
+    parser.add_argument(
+        "-c", "--config", metavar="FILE", help="configuration (default: /etc/authmilter/authmilter.ini)"
+    )
+    parser.add_argument("--version", action="version", version=f"authmilter {__version__}")
+    verbs = parser.add_subparsers(metavar="VERB")
+    for name, text in VERBS.items():
+        own = verbs.add_parser(name, help=text, description=text.capitalize() + ".", allow_abbrev=False)
+        if name == verb:
+            own.add_argument("-c", "--config", metavar="FILE", default=argparse.SUPPRESS, help="configuration")
+            _module(name).arguments(own)
+    return parser, parser.parse_args(words)
+
+
+def _module(verb: str) -> Any:
+    return importlib.import_module(f"authmilter.cli.{verb.replace('-', '_')}")
+
+
+def _run(verb: str, args: argparse.Namespace) -> int:
+    try:
+        status = int(_module(verb).run(args))
+        sys.stdout.flush()
+    except ConfigError as error:
+        print("\n".join(error.problems), file=sys.stderr)
+        return EX_CONFIG
+    except StartError as error:
+        print(f"authmilter: {error}", file=sys.stderr)
+        return EX_UNAVAILABLE
+    except BrokenPipeError:
+        # Whoever read us has seen enough.  What is still buffered must not fail again when Python flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EX_PIPE
+    except KeyboardInterrupt:
+        return EX_INTERRUPT
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

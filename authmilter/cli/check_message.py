@@ -1,0 +1,262 @@
+"""`authmilter check-message`: the daemon's pipeline over one message, without an MTA."""
+
+import argparse
+import asyncio
+import json
+import re
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from authmilter.config.schema import Config
+    from authmilter.session import Outcome
+
+EX_REJECTED, EX_DATAERR, EX_TEMPFAIL, EX_CONFIG = 1, 65, 75, 78
+MAX_INPUT = 512 * 1024 * 1024
+CHUNK = 65536
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The envelope as the MTA would tell it, and the message."""
+    parser.add_argument("--ip", required=True, help="address of the client")
+    parser.add_argument("--client-name", default="", metavar="NAME", help="its host name, as the MTA verified it")
+    parser.add_argument("--helo", required=True, metavar="NAME", help="what it said in HELO or EHLO")
+    parser.add_argument("--mail-from", required=True, metavar="ADDRESS", help='reverse-path; "" is the null one')
+    parser.add_argument("--rcpt", required=True, nargs="+", action="extend", metavar="ADDRESS", help="recipients")
+    parser.add_argument("--auth-user", default="", metavar="LOGIN", help="login, for mail that is submitted")
+    parser.add_argument("--at", default="", metavar="TIME", help="the clock: ISO 8601, or seconds since 1970")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    parser.add_argument("--reference", action="store_true", help="ask pyspf, dkimpy and authres for a second opinion")
+    parser.add_argument("file", metavar="FILE", help="the message; - is standard input")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Judge the message; the exit status tells the verdict."""
+    from authmilter.config import ini
+    from authmilter.errors import ConfigError
+    from authmilter.log import configure
+
+    try:
+        ip_address(args.ip)
+        now = parse_time(args.at) if args.at else time.time()
+        raw = _read(args.file)
+    except (ValueError, OSError) as error:
+        print(f"authmilter check-message: {error}", file=sys.stderr)
+        return EX_DATAERR
+    try:
+        config = ini.load(ini.find(args.config))
+        configure(config.log.format, "error")
+        outcome = asyncio.run(judge(config, args, raw, lambda: now))
+    except ConfigError as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)
+        return EX_CONFIG
+    report = as_json(outcome)
+    if args.reference:
+        from authmilter.auth.second_opinion import ask
+
+        report["reference"] = ask(
+            ip=args.ip,
+            helo=args.helo,
+            mail_from=args.mail_from,
+            nameservers=config.dns.nameservers,
+            raw=with_crlf(raw),
+            field=outcome.authentication_results,
+        )
+    if args.json:
+        print(json.dumps(report, indent=2, ensure_ascii=True))
+    else:
+        from authmilter.cli.message_report import show
+
+        show(report)
+    return {"reject": EX_REJECTED, "tempfail": EX_TEMPFAIL}.get(report["action"], 0)
+
+
+def parse_time(text: str) -> float:
+    """ISO 8601 (UTC unless it says otherwise) or seconds since 1970."""
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"--at {text}: neither ISO 8601 nor seconds since 1970") from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _read(name: str) -> bytes:
+    if name == "-":
+        raw = sys.stdin.buffer.read(MAX_INPUT + 1)
+    else:
+        with Path(name).open("rb") as file:
+            raw = file.read(MAX_INPUT + 1)
+    if len(raw) > MAX_INPUT:
+        raise ValueError(f"{name}: larger than {MAX_INPUT // 2**20} MiB")
+    if not raw.strip():
+        raise ValueError(f"{name}: there is no message in it")
+    return raw
+
+
+_BARE_LF = re.compile(rb"(?<!\r)\n")
+
+
+def with_crlf(raw: bytes) -> bytes:
+    """The message as it travels: CRLF line ends if the first line ends in LF alone; no mbox "From " line."""
+    first = raw.find(b"\n")
+    if first >= 0 and raw[first - 1 : first] != b"\r":
+        raw = _BARE_LF.sub(b"\r\n", raw)
+    if raw.startswith((b"From ", b">From ")):
+        raw = raw[raw.find(b"\n") + 1 :]
+    return raw
+
+
+def split(raw: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Header fields (name, value with CRLF at its folds) and body of a stored message, as an MTA would see them.
+
+    A line that is no field ends the header section, as it does in Postfix.
+    """
+    raw = with_crlf(raw)
+    fields: list[tuple[bytes, list[bytes]]] = []
+    position = 0
+    while position < len(raw):
+        end = raw.find(b"\r\n", position)
+        line = raw[position:] if end < 0 else raw[position:end]
+        following = len(raw) if end < 0 else end + 2
+        if not line:
+            position = following
+            break
+        if line[:1] in b" \t" and fields:
+            fields[-1][1].append(line)
+        else:
+            name, colon, value = line.partition(b":")
+            if not colon or not name or any(c <= 32 or c == 127 for c in name.rstrip(b" \t")):
+                break
+            fields.append((name, [value]))
+        position = following
+    return [(name, b"\r\n".join(lines)) for name, lines in fields], raw[position:]
+
+
+async def judge(config: "Config", args: argparse.Namespace, raw: bytes, clock: Callable[[], float]) -> "Outcome":
+    """Play the message through a Session, as an engine would."""
+    from authmilter.auth.signing import Signer
+    from authmilter.check import all_checks
+    from authmilter.metrics import NullObserver
+    from authmilter.resolver import CaresResolver
+    from authmilter.session import Outcome, Session, build
+    from authmilter.submission import load as load_senders
+    from authmilter.verdict import Action
+
+    outcomes: list[Outcome] = []
+    dns = CaresResolver(config.dns)
+    rules = build(config, all_checks(), Signer.load(config.sign), load_senders(config), dns, NullObserver(), clock)
+    session = Session(rules, outcomes.append)
+    address = ip_address(args.ip)
+    macros = {b"j": (config.identity.authserv_id or _host_name()).encode(), b"i": b"check-message"}
+    if args.auth_user:
+        macros[b"{auth_authen}"] = args.auth_user.encode()
+    refused = (Action.REJECT, Action.TEMPFAIL)
+
+    async def stages() -> None:
+        name = (args.client_name or f"[{address}]").encode()
+        if (await session.connect(name, str(address.version), 0, str(address).encode(), macros)).action in refused or (
+            await session.helo(_bytes(args.helo), macros)
+        ).action in refused:
+            return
+        if (await session.mail([_path(args.mail_from)], macros)).action in refused:
+            return
+        taken = 0
+        for recipient in args.rcpt:
+            taken += (await session.rcpt([_path(recipient)], macros)).action not in refused
+        if not taken:
+            outcomes.append(session.no_recipient_left())
+            return
+        await session.data(macros)
+        fields, body = split(raw)
+        for name, value in fields:
+            session.header(name, value)
+        if (await session.end_of_headers(macros)).action in refused:
+            return
+        for start in range(0, len(body), CHUNK):
+            if not session.body(body[start : start + CHUNK]):
+                break
+        await session.end_of_message(macros)
+
+    try:
+        await stages()
+    finally:
+        session.close()
+        dns.close()
+    return outcomes[-1]
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _path(address: str) -> bytes:
+    raw = _bytes(address)
+    return raw if raw.startswith(b"<") else b"<" + raw + b">"
+
+
+def _host_name() -> str:
+    import socket
+
+    return socket.gethostname()
+
+
+def _take(weights: list[tuple[str, float]], symbol: str) -> float:
+    """What the next finding of that symbol weighed."""
+    for i, (name, weight) in enumerate(weights):
+        if name == symbol:
+            del weights[i]
+            return weight
+    return 0.0
+
+
+def as_json(outcome: "Outcome") -> dict[str, Any]:
+    """The object of the contract."""
+    verdict = outcome.ruling.verdict
+    weights = list(outcome.ruling.scored)
+    reply = verdict.reply
+    return {
+        "action": verdict.action.value,
+        "stage": outcome.stage.label,
+        "direction": outcome.tx.envelope.direction.label,
+        "score": verdict.score,
+        "reply": {"code": reply.code, "enhanced": reply.enhanced, "text": reply.text} if reply else None,
+        "results": [
+            {
+                "method": result.method,
+                "result": result.result.value,
+                "identifier": result.identifier,
+                "properties": dict(result.properties),
+                "reason": result.reason,
+            }
+            for result in outcome.tx.results
+        ],
+        "findings": [
+            {
+                "symbol": finding.symbol,
+                "score": _take(weights, finding.symbol),
+                "detail": finding.detail,
+                "stage": stage.label,
+            }
+            for stage, finding in outcome.tx.findings
+        ],
+        "authentication_results": outcome.authentication_results,
+        "edits": [
+            {"op": edit.op, "index": edit.index, "name": edit.name, "value": edit.value} for edit in verdict.edits
+        ],
+        "because": list(verdict.because),
+        "enforced": outcome.ruling.enforce,
+        "reference": {},
+        "ref": outcome.reference,
+        "queue_id": outcome.tx.queue_id,
+        "signed": outcome.signed,
+    }

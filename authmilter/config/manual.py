@@ -1,0 +1,222 @@
+"""The manual page authmilter.conf(5) and the commented sample, made from the schema.
+
+Both are committed under ``packaging/``; a test makes them again and compares.
+"""
+
+import inspect
+import re
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, get_type_hints
+
+from authmilter.check import DERIVED, all_checks
+from authmilter.config.ini import DEFAULT_PATH, NAMED_SECTIONS, SECTIONS, check_sections
+from authmilter.config.option import Option, options_of
+from authmilter.config.schema import Config
+
+_DATE = "November 22, 2026"  # of the newest change to this file's own text; the options need no date
+_WIDTH = 110
+
+_SCORES = """What each symbol weighs at the end of the message: a number, or an action: accept, reject, tempfail, quarantine,
+discard or tag.  Symbols are METHOD_RESULT for METHOD of iprev, spf_helo, spf, dkim, arc, dmarc and RESULT of pass, fail,
+softfail, neutral, none, policy, temperror, permerror, and those that are listed here.  What is not set has the weight of
+the preset, or else that of its check."""
+
+_FORMAT = """Sections and options, one per line.  A line that begins with # or ; is a comment, and so is what follows a ; behind
+a blank.  An indented line continues the value above it.  The file is UTF-8.  Names of sections and options may be written
+in upper or lower case.  Every option has a default, and an empty file is valid; sections and options that do not exist are errors.
+
+`authmilter check-config` lists all problems of a file, `authmilter show-config` prints what is in force and where it was
+set.  SIGHUP reads the file again; a file with problems is refused as a whole and changes nothing."""
+
+_KINDS = (
+    ("duration", "A number with ms, s, m, h or d, such as 500ms or 36h; without unit: seconds."),
+    ("size", "A number of octets; K, M, G and T stand for powers of 1024."),
+    ("yes | no", "Also true and false, on and off, 1 and 0."),
+    ("list", "Items parted by commas or lines."),
+    ("networks", "A list of networks such as 192.0.2.0/24 or 2001:db8::/32; an address alone is a network of one."),
+    ("score", "A number, or nothing for off."),
+    ("path", "The name of a file, best from the root on."),
+    ("mode", "File mode in octal, such as 0660."),
+)
+
+_SAMPLE_HEAD = """Configuration of authmilter; see authmilter.conf(5).
+
+Every option is shown with its default.  Take the semicolon away to change one."""
+
+_SAMPLE_SCORES = ("spf_fail = 4.0", "dmarc_temperror = tempfail")
+
+_EXAMPLE = """[identity]
+authserv_id = mx.example.org
+local_domains = example.org, .example.org
+
+[policy]
+preset = balanced
+enforce = no                  ; at first: see what would be done
+
+[sign example.org]
+selector = s2026
+key_file = /etc/authmilter/keys/example.org.s2026.pem"""
+
+
+class _Chapter(NamedTuple):
+    """A section of the file: its title as written, its introduction, its options."""
+
+    title: str
+    introduction: str
+    options: Mapping[str, Option]
+
+
+def _chapters() -> Iterator[_Chapter]:
+    """Every section, in the order of the schema."""
+    for name in get_type_hints(Config):
+        if name in SECTIONS:
+            yield _chapter(name, SECTIONS[name])
+        elif name == "recipient_policies":
+            yield _chapter("policy example.org", NAMED_SECTIONS["policy"])
+        elif name == "sign":
+            yield _chapter("sign example.org", NAMED_SECTIONS["sign"])
+        elif name == "scores":
+            yield _Chapter("scores", _SCORES, {})
+        elif name == "checks":
+            for section, declared in check_sections().items():
+                yield _chapter(section, declared)
+
+
+def _chapter(title: str, declared: type) -> _Chapter:
+    return _Chapter(title, inspect.getdoc(declared) or "", options_of(declared))
+
+
+def _symbols() -> Iterator[tuple[str, str]]:
+    """Symbol -> what it means, of checks and of several results together."""
+    for check in all_checks():
+        for symbol, weight in check.scores.items():
+            yield symbol, f"{check.help}  Weight: {weight:g}."
+    yield from DERIVED.items()
+
+
+def render_sample() -> str:
+    """The sample configuration: every option, commented out, with its default."""
+    lines = [*_remark(_SAMPLE_HEAD)]
+    for title, introduction, options in _chapters():
+        lines += ["", *_remark(introduction), f"{';' if ' ' in title else ''}[{title}]"]
+        if title == "scores":
+            lines += [f";{example}" for example in _SAMPLE_SCORES]
+        for name, option in options.items():
+            lines += _remark(option.help)
+            lines += [f";{line}" for line in _assignment(name, option.write(option.default))]
+    return "\n".join(lines) + "\n"
+
+
+def _remark(text: str) -> Iterator[str]:
+    for paragraph in text.split("\n\n"):
+        yield from (f"# {line}" for line in textwrap.wrap(paragraph, _WIDTH - 2, break_on_hyphens=False))
+
+
+def _assignment(name: str, value: str) -> list[str]:
+    text = f"{name} = {value}".rstrip()
+    return textwrap.wrap(text, _WIDTH - 1, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+
+
+def render_manual(extra: Sequence[tuple[str, str]] = ()) -> str:
+    """authmilter.conf(5) in mdoc(7).
+
+    `extra` are further sections as title and text.  Paragraphs of the text are parted by empty lines; one whose lines
+    all begin with four blanks is set as it stands.
+    """
+    lines = [
+        '.\\" Made by `authmilter manual` from the options as declared; changes are lost.',
+        f".Dd {_DATE}",
+        ".Dt AUTHMILTER.CONF 5",
+        ".Os",
+        ".Sh NAME",
+        ".Nm authmilter.conf",
+        ".Nd configuration of the authmilter mail filter",
+        ".Sh DESCRIPTION",
+        *_paragraphs(_FORMAT),
+        ".Pp",
+        "Values are of these kinds:",
+        *_tagged((f"Ar {_words(form)}", [*_sentences(meaning)]) for form, meaning in _KINDS),
+    ]
+    for title, introduction, options in _chapters():
+        lines += [f".Ss [{_escape(title)}]\\&", *_paragraphs(introduction)]
+        if title == "scores":
+            lines += _tagged((f"Cm {_escape(symbol)}", [*_sentences(meaning)]) for symbol, meaning in _symbols())
+        lines += _tagged((f"Cm {name} No = Ar {_words(o.kind.form)}", [*_entry(o)]) for name, o in options.items())
+    for title, text in extra:
+        lines += [f".Sh {_escape(title.upper())}", *_paragraphs(text)]
+    lines += [
+        ".Sh FILES",
+        *_tagged(
+            [(f"Pa {DEFAULT_PATH}", ["Read unless", ".Fl c", "names another file; without it the defaults hold."])]
+        ),
+        ".Sh EXAMPLES",
+        "A first configuration:",
+        *_literal(_EXAMPLE.split("\n")),
+        ".Sh SEE ALSO",
+        ".Xr postconf 5",
+        ".Sh STANDARDS",
+        *_sentences("RFC 6376, 7208, 7372, 8301, 8463, 8601, 8616, 8617, 9989."),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _tagged(entries: Any) -> list[str]:
+    body = [line for tag, text in entries for line in (f".It {tag}", *text)]
+    return [".Bl -tag -width Ds", *body, ".El"] if body else []
+
+
+def _entry(option: Option) -> Iterator[str]:
+    yield from _sentences(option.help)
+    limits = [
+        f"{word} {option.write(limit)}"
+        for word, limit in (("at least", option.at_least), ("at most", option.at_most))
+        if limit is not None
+    ]
+    if limits:
+        yield from _sentences(f"A{' and '.join(limits)[1:]}.")
+    default = option.write(option.default)
+    yield from ["Default:", f'.Ql "\\&{_quoted(default)}\\&" .'] if default else ["Default: empty."]
+    if not option.reload:
+        yield "A change needs a restart."
+
+
+def _paragraphs(text: str) -> Iterator[str]:
+    for number, paragraph in enumerate(text.strip("\n").split("\n\n")):
+        lines = paragraph.split("\n")
+        if all(line.startswith("    ") for line in lines):
+            yield from _literal([line[4:] for line in lines])
+        else:
+            if number:
+                yield ".Pp"
+            yield from _sentences(paragraph)
+
+
+def _literal(lines: Sequence[str]) -> list[str]:
+    return [".Bd -literal -offset indent", *(_escape(line) for line in lines), ".Ed"]
+
+
+def _sentences(text: str) -> Iterator[str]:
+    """A line for each sentence, so that the formatter puts the right space between them."""
+    for sentence in re.split(r"(?<=[.!?]) +(?=[A-Z])", " ".join(text.split())):
+        for line in textwrap.wrap(sentence, 72, break_long_words=False, break_on_hyphens=False):
+            yield _escape(line)
+
+
+def _words(form: str) -> str:
+    """Arguments of a macro, where a lone bar is a delimiter."""
+    return " ".join("|" if word == "|" else _quoted(word) for word in form.split())
+
+
+def _quoted(text: str) -> str:
+    return _escape(text).replace('"', "\\(dq")
+
+
+_ROFF = {"\\": "\\e", "'": "\\(aq", "^": "\\(ha", "~": "\\(ti"}
+
+
+def _escape(text: str) -> str:
+    text = "".join(_ROFF.get(c, c if c.isascii() else f"\\[u{ord(c):04X}]") for c in text)
+    text = re.sub(r"`([^`]*)`", r"\\(oq\1\\(cq", text).replace("`", "\\(ga")
+    text = re.sub(r"(?<!\w)-", r"\\-", text)  # an option or a sign, not a hyphen
+    return f"\\&{text}" if text.startswith(".") else text

@@ -1,0 +1,441 @@
+"""The engine on libmilter, through pymilter: the reference implementation, for those who trust nothing else.
+
+libmilter runs callbacks on threads of its own.  Each hands its fact to the worker's event loop, where the session lives,
+and waits there only if the stage can be answered; the facts of one connection are performed in their order.
+
+What libmilter and pymilter do that the native engine does not, none of which a callback can mend:
+
+* A packet over 64 KB, an unknown command or a macro packet without name ends the connection; EOM without MAIL is not
+  answered; QUIT_NC is passed over after a refusal.
+* HELO, host and field names that are not UTF-8 never reach a callback.  What was lost is recovered from the exception
+  (see `_lost`), except the value of the field and the answer to the HELO.
+* A busy callback can hold up other connections for seconds, and over TCP two small writes in a row wait 40 ms.
+* The listener looks only every five seconds whether it should stop, so it is never stopped: see `_swap_listener`.
+
+libmilter keeps its state in the process: one engine in a process, once.
+"""
+
+import asyncio
+import concurrent.futures
+import logging
+import os
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any, Final
+
+import milter
+
+from authmilter.errors import StartError
+from authmilter.milter import Session, wire
+from authmilter.milter.dialogue import Dialogue
+from authmilter.milter.macros import WANTED
+from authmilter.model import Stage
+from authmilter.verdict import CONTINUE, Action, Verdict
+
+_log: Final = logging.getLogger("authmilter.milter")
+
+_FULL_CHUNK: Final = 65535  # MILTER_CHUNK_SIZE: what an MTA sends at a time while there is more to come
+_NAMES: Final = {letter: names.decode().split() for letter, (_, names) in WANTED.items()}
+_STAGE_NAMES: Final[Mapping[Stage, Sequence[str]]] = {
+    Stage.CONNECT: _NAMES[wire.CONNECT],
+    Stage.HELO: _NAMES[wire.HELO],
+    Stage.MAIL: _NAMES[wire.MAIL],
+    Stage.RCPT: _NAMES[wire.RCPT],
+    Stage.DATA: ("i",),
+    Stage.EOH: _NAMES[wire.END_OF_HEADERS],
+    Stage.EOM: _NAMES[wire.END_OF_MESSAGE],
+}
+
+_Call = Callable[[Dialogue], Awaitable[Verdict]]
+
+
+class LibmilterEngine:
+    """Serves milter connections by libmilter, for sessions on the running event loop; one per process.
+
+    Arguments as for NativeEngine, except that libmilter looks for idle connections only every ten minutes.
+    """
+
+    def __init__(
+        self,
+        new_session: Callable[[], Session],
+        *,
+        idle_timeout: float,
+        on_error: str,
+        progress_interval: float = 10.0,
+    ) -> None:
+        self.new_session = new_session
+        self.idle_timeout = idle_timeout
+        self.on_error = on_error
+        self.progress_interval = progress_interval
+        self.loop: asyncio.AbstractEventLoop | None = None
+        # For a connection that goes on after QUIT_NC: pymilter then knows nothing of its negotiation, but the MTA is
+        # the same, or one that offers the same.
+        self.chosen = wire.Options(wire.NEWEST, 0, 0)
+        self._connections: set[_Connection] = set()
+        self._empty = asyncio.Event()
+        self._listener = -1
+        self._quiet: socket.socket | None = None
+
+    @property
+    def active(self) -> int:
+        """Open milter connections that have negotiated."""
+        return len(self._connections)
+
+    async def serve(self, sockets: Sequence[socket.socket]) -> None:
+        """Start to accept on one socket that is bound and listens; other processes may accept on it too.
+
+        Raises StartError if there is not exactly one, or if libmilter does not start.
+        """
+        if len(sockets) != 1:
+            raise StartError("the libmilter engine serves exactly one socket")
+        sock = sockets[0]
+        self.loop = asyncio.get_running_loop()
+        sock.setblocking(False)  # who loses the race to accept must not block in libmilter
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
+        self._set_callbacks()
+        try:
+            self._swap_listener(sock)
+        except (milter.error, OSError) as error:
+            raise StartError(f"libmilter does not start: {error}") from error
+        threading.Thread(target=self._run, name="libmilter", daemon=True).start()
+
+    def stop_accepting(self) -> None:
+        """Accept no more; connections go on."""
+        if self._listener >= 0 and self._quiet is not None:
+            os.dup2(self._quiet.fileno(), self._listener, inheritable=False)
+
+    async def drain(self, timeout: float) -> int:  # noqa: ASYNC109  its caller has nothing to cancel
+        """Stop accepting, and wait up to `timeout` seconds for the connections to end.
+
+        Returns how many are left.  They and libmilter's threads end with the process, which should leave by os._exit.
+        """
+        self.stop_accepting()
+        if self._connections:
+            self._empty.clear()
+            try:
+                await asyncio.wait_for(self._empty.wait(), timeout)
+            except TimeoutError:
+                pass
+        return len(self._connections)
+
+    def opened(self, connection: "_Connection") -> None:
+        """A connection begins."""
+        self._connections.add(connection)
+
+    def closed(self, connection: "_Connection") -> None:
+        """A connection and its session have ended."""
+        self._connections.discard(connection)
+        if not self._connections:
+            self._empty.set()
+
+    def _set_callbacks(self) -> None:
+        milter.set_flags(wire.OUR_ACTIONS)
+        # An exception that pymilter raises itself, before a callback: anything else would refuse for good.
+        milter.set_exception_policy(milter.CONTINUE)
+        previous_hook = sys.excepthook
+
+        def excepthook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+            connection = _current.get()
+            if connection is not None and isinstance(error, UnicodeDecodeError):
+                connection.lost(error.object)
+            else:
+                previous_hook(kind, error, traceback)
+
+        sys.excepthook = excepthook  # where pymilter reports it, on the thread that it happens on
+        milter.set_connect_callback(self._callback(_Connection.connect))
+        milter.set_helo_callback(self._callback(_Connection.helo))
+        milter.set_envfrom_callback(self._callback(_Connection.mail))
+        milter.set_envrcpt_callback(self._callback(_Connection.rcpt))
+        milter.set_header_callback(self._callback(_Connection.header))
+        milter.set_eoh_callback(self._callback(_Connection.end_of_headers))
+        milter.set_body_callback(self._callback(_Connection.body))
+        milter.set_eom_callback(self._callback(_Connection.end_of_message))
+        milter.set_abort_callback(self._callback(_Connection.abort))
+        milter.set_close_callback(self._callback(_Connection.close))
+        milter.register(
+            "authmilter", data=self._callback(_Connection.data), negotiate=self._callback(_Connection.negotiate)
+        )
+        milter.settimeout(max(1, int(self.idle_timeout)))
+
+    def _callback(self, method: Callable[..., int]) -> Callable[..., int]:
+        """A callback that calls `method` of the context's connection; a failure of ours is answered by `on_error`."""
+        failure = int(milter.CONTINUE if self.on_error == "accept" else milter.TEMPFAIL)
+
+        def callback(ctx: Any, *args: Any) -> int:
+            try:
+                return method(_of(self, ctx), *args)
+            except Exception:
+                _log.exception("libmilter engine failed in %s", method.__name__)
+                return failure
+
+        return callback
+
+    def _swap_listener(self, sock: socket.socket) -> None:
+        """Have libmilter open a placeholder, then put `sock` into its place.
+
+        libmilter would otherwise bind by itself, and remove the path of a unix socket when it ends.  The placeholder is
+        of the same family, because libmilter looks at that when it accepts.  To stop, a socket that nobody can connect
+        to takes its place in turn.
+        """
+        with tempfile.TemporaryDirectory(prefix="authmilter-") as folder:
+            self._quiet = socket.socket(socket.AF_UNIX)
+            self._quiet.bind(os.path.join(folder, "quiet"))
+            self._quiet.listen(1)
+            self._quiet.setblocking(False)
+            if sock.family == socket.AF_UNIX:
+                milter.setconn(f"unix:{folder}/placeholder")
+            else:
+                host, scheme = ("::1", "inet6") if sock.family == socket.AF_INET6 else ("127.0.0.1", "inet")
+                with socket.socket(sock.family) as probe:
+                    probe.bind((host, 0))
+                    port = probe.getsockname()[1]
+                milter.setconn(f"{scheme}:{port}@{host}")
+            free = os.dup(self._quiet.fileno())  # the lowest free number, which the next open gets
+            os.close(free)
+            milter.opensocket(False)
+            with socket.socket(fileno=os.dup(free)) as opened:
+                if opened.family != sock.family or not opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                    raise OSError("its listening socket was not found")
+            os.dup2(sock.fileno(), free, inheritable=False)
+            self._listener = free
+
+    @staticmethod
+    def _run() -> None:
+        try:
+            milter.main()
+        except milter.error as error:
+            _log.error("libmilter ended: %s", error)
+
+
+_current: ContextVar["_Connection | None"] = ContextVar("connection", default=None)
+
+
+def _of(engine: LibmilterEngine, ctx: Any) -> "_Connection":
+    """The connection of pymilter's context; a new one at its first callback."""
+    connection: _Connection | None = ctx.getpriv()
+    if connection is None:
+        connection = _Connection(engine, ctx)
+        ctx.setpriv(connection)
+        # pymilter gives each context a Python thread state of its own, whatever thread it runs on, so this stays with
+        # the connection.
+        _current.set(connection)
+    return connection
+
+
+class _Connection:
+    """One SMTP session on a milter connection; all methods run on threads of libmilter, one at a time."""
+
+    def __init__(self, engine: LibmilterEngine, ctx: Any) -> None:
+        assert engine.loop is not None
+        self._engine = engine
+        self._ctx = ctx
+        self._loop = engine.loop
+        self._chosen = engine.chosen
+        self._dialogue = Dialogue(engine.new_session, engine.on_error)
+        self._order = asyncio.Lock()  # fair, so facts are performed in the order in which they were submitted
+        self._fields: list[tuple[bytes, bytes, bool]] = []  # not yet submitted
+        self._session_macros: dict[bytes, bytes] = {}
+        self._message_macros: dict[bytes, bytes] = {}
+        self._connected = False
+        self._in_message = False
+        self._loop.call_soon_threadsafe(engine.opened, self)
+
+    # -- callbacks --
+
+    def negotiate(self, options: list[int]) -> int:
+        offer = wire.Options(wire.NEWEST, options[0] or 0, options[1] or 0)
+        self._wait(self._submit(self._begin))
+        chosen = wire.choose(offer, self._dialogue.answers)
+        # libmilter drops EOM if the answer to a chunk that came with it was anything but "continue".
+        chosen = chosen._replace(steps=chosen.steps & ~wire.NO_REPLY[Stage.BODY])
+        self._chosen = self._engine.chosen = chosen
+        options[:] = [chosen.actions, chosen.steps, 0, 0]
+        if chosen.actions & wire.CAN_LIST_MACROS:
+            for stage, names in WANTED.values():
+                self._ctx.setsymlist(stage, names.decode())
+        return int(milter.CONTINUE)
+
+    def connect(self, host: str, family: int, address: Any) -> int:
+        letter, port, text = "U", 0, ""
+        if family in (socket.AF_INET, socket.AF_INET6) and address:
+            letter = "4" if family == socket.AF_INET else "6"
+            text, port = address[0], address[1]
+        elif family == socket.AF_UNIX:
+            letter, text = "L", address or ""
+        return self._connect(wire.ConnectInfo(host.encode(), letter, port, text.encode()))
+
+    def _connect(self, client: wire.ConnectInfo) -> int:
+        self._connected = True
+        self._session_macros = self._macros(Stage.CONNECT)
+        macros = self._session_macros
+        return self._stage(Stage.CONNECT, lambda dialogue: dialogue.connect(client, macros))
+
+    def helo(self, name: str) -> int:
+        return self._helo(name.encode())
+
+    def _helo(self, name: bytes) -> int:
+        self._session_macros = macros = self._session_macros | self._macros(Stage.HELO)
+        return self._stage(Stage.HELO, lambda dialogue: dialogue.helo(name, macros))
+
+    def mail(self, args: Sequence[bytes]) -> int:
+        self._in_message = True
+        self._fields = []
+        self._message_macros = macros = self._session_macros | self._macros(Stage.MAIL)
+        return self._stage(Stage.MAIL, lambda dialogue: dialogue.mail(args, macros))
+
+    def rcpt(self, args: Sequence[bytes]) -> int:
+        macros = self._now(Stage.RCPT)
+        return self._stage(Stage.RCPT, lambda dialogue: dialogue.rcpt(args, macros))
+
+    def data(self) -> int:
+        macros = self._now(Stage.DATA)
+        return self._stage(Stage.DATA, lambda dialogue: dialogue.data(macros))
+
+    def header(self, name: str, value: bytes) -> int:
+        leading_space = self._chosen.steps & wire.LEADING_SPACE != 0
+        self._fields.append((*wire.read_header(name.encode() + b"\0" + value, leading_space=leading_space), False))
+        return self._nothing(Stage.HEADER)
+
+    def end_of_headers(self) -> int:
+        macros = self._now(Stage.EOH)
+        return self._stage(Stage.EOH, lambda dialogue: dialogue.end_of_headers(macros))
+
+    def body(self, chunk: bytes) -> int:
+        async def body(dialogue: Dialogue) -> Verdict:
+            return CONTINUE if dialogue.body(chunk) else _DECLINED
+
+        # Waiting keeps at most one chunk of each connection in memory.
+        declined = self._wait(self._submit(body)) is _DECLINED
+        if declined and self._chosen.steps & wire.SKIP and len(chunk) >= _FULL_CHUNK:
+            return int(milter.SKIP)
+        return int(milter.CONTINUE)
+
+    def end_of_message(self) -> int:
+        macros = self._now(Stage.EOM)
+        verdict = self._wait(self._submit(lambda dialogue: dialogue.end_of_message(macros)), progress=True)
+        self._in_message = False
+        self._message_macros = {}
+        return self._answer(verdict, Stage.EOM)
+
+    def abort(self) -> int:
+        async def abort(dialogue: Dialogue) -> Verdict:
+            dialogue.abort()
+            return CONTINUE
+
+        self._in_message = False
+        self._message_macros = {}
+        self._fields = []
+        self._submit(abort)
+        return int(milter.CONTINUE)
+
+    def close(self) -> int:
+        async def close(dialogue: Dialogue) -> Verdict:
+            dialogue.close()
+            self._engine.closed(self)
+            return CONTINUE
+
+        self._fields = []
+        self._submit(close)
+        self._ctx.setpriv(None)  # they refer to each other, and pymilter's context is not garbage collected
+        return int(milter.CONTINUE)
+
+    def lost(self, text: bytes) -> None:
+        """Take what pymilter could not decode: the HELO name, the client's host name, or the name of a field.
+
+        The session hears of it, but can't answer: libmilter is told to go on.  Of a field only the name is left.
+        """
+        if self._in_message:
+            self._fields.append((text, b"", True))
+        elif self._connected:
+            self._helo(text)
+        else:
+            address = self._macros(Stage.CONNECT).get(b"{client_addr}", b"")
+            family = "6" if b":" in address else "4" if address else "U"
+            self._connect(wire.read_connect(text + b"\0" + family.encode() + b"\0\0" + address + b"\0"))
+
+    # -- from here to the event loop and back --
+
+    async def _begin(self, dialogue: Dialogue) -> Verdict:
+        dialogue.begin()
+        return CONTINUE
+
+    def _submit(self, call: _Call) -> "concurrent.futures.Future[Verdict]":
+        """Have the fields so far, then `call`, performed on the event loop after what was submitted before."""
+        fields, self._fields = self._fields, []
+
+        async def perform() -> Verdict:
+            async with self._order:
+                for name, value, cut in fields:
+                    self._dialogue.header(name, value, oversized=cut)
+                return await call(self._dialogue)
+
+        return asyncio.run_coroutine_threadsafe(perform(), self._loop)
+
+    def _wait(self, done: "concurrent.futures.Future[Verdict]", *, progress: bool = False) -> Verdict:
+        """Wait for a verdict; with `progress`, tell the MTA now and then that it is being worked on."""
+        while True:
+            try:
+                return done.result(self._engine.progress_interval if progress else None)
+            except concurrent.futures.TimeoutError:
+                self._ctx.progress()
+
+    def _stage(self, stage: Stage, call: _Call) -> int:
+        """Perform `call`, and answer with its verdict if the stage is answered at all."""
+        done = self._submit(call)
+        if self._chosen.steps & wire.NO_REPLY[stage]:
+            return int(milter.NOREPLY)
+        return self._answer(self._wait(done), stage)
+
+    def _nothing(self, stage: Stage) -> int:
+        """Answer a stage that has no verdict."""
+        return int(milter.NOREPLY if self._chosen.steps & wire.NO_REPLY[stage] else milter.CONTINUE)
+
+    def _answer(self, verdict: Verdict, stage: Stage) -> int:
+        """Carry out a verdict; the counterpart of `wire.say_verdict`."""
+        action = verdict.action
+        if action is Action.REJECT or action is Action.TEMPFAIL:
+            reply = verdict.reply
+            if reply is not None and wire.reply_matches(reply, action):
+                self._ctx.setreply(str(reply.code), reply.enhanced or None, *wire.reply_lines(reply))
+            return int(milter.REJECT if action is Action.REJECT else milter.TEMPFAIL)
+        if action is Action.DISCARD:
+            return int(milter.DISCARD)
+        if stage is Stage.EOM:
+            space = " " if self._chosen.steps & wire.LEADING_SPACE else ""
+            for edit in wire.usable_edits(verdict.edits, self._chosen.actions):
+                name = wire.field_name(edit.name)
+                if edit.op == "delete":
+                    self._ctx.chgheader(name, wire.field_index(edit), "")
+                else:
+                    index = wire.field_index(edit) if edit.op == "insert" else -1
+                    self._ctx.addheader(name, space + wire.field_value(edit.value), index)
+            if action is Action.QUARANTINE and self._chosen.actions & wire.CAN_QUARANTINE:
+                self._ctx.quarantine(wire.quarantine_reason(verdict.quarantine_reason))
+        return int(milter.CONTINUE)
+
+    def _now(self, stage: Stage) -> Mapping[bytes, bytes]:
+        """Add the macros of a stage of the message to what is known."""
+        self._message_macros = self._message_macros | self._macros(stage)
+        return self._message_macros
+
+    def _macros(self, stage: Stage) -> dict[bytes, bytes]:
+        """Those of the macros asked for at a stage that have a value; libmilter has no way to list the others."""
+        found: dict[bytes, bytes] = {}
+        for name in _STAGE_NAMES[stage]:
+            try:
+                value: str | None = self._ctx.getsymval(name)
+            except UnicodeDecodeError as error:
+                found[name.encode()] = error.object
+            else:
+                if value is not None:
+                    found[name.encode()] = value.encode()
+        return found
+
+
+_DECLINED: Final = Verdict(Action.CONTINUE, because=("no more of the body is wanted",))

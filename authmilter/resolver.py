@@ -1,0 +1,304 @@
+"""The DNS resolver of a worker: a cache, and one question on the wire however many wait for it, over c-ares."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from ipaddress import ip_address
+from typing import Final, NamedTuple
+
+from authmilter.cares import RESPONSE_CODES, TYPES, Channel, Reply, system_nameservers, usable_name
+from authmilter.config.schema import Dns
+from authmilter.errors import ConfigError, DnsTempError
+from authmilter.interfaces import Answer
+
+MAX_UNDER_WAY = 1000  # questions of ours at all nameservers together; each holds a socket
+MAX_NAMESERVERS = 3  # as resolv.conf(5) has it
+CACHED_OCTETS = 1024  # by answer, on average: bounds the cache where answers are 64 KB
+TICK = 0.05  # seconds: how finely time-outs are seen
+STICKY = 60.0  # seconds for which another nameserver than the first is preferred
+
+NOTHING: Final = Answer((), exists=False)
+
+Key = tuple[str, str]
+
+
+def nameserver(text: str) -> str:
+    """``ADDRESS``, ``ADDRESS:PORT`` or ``[ADDRESS]:PORT`` in the form that c-ares reads; ValueError for all else."""
+    host, port = text.strip(), "53"
+    if host.startswith("["):
+        host, bracket, rest = host[1:].partition("]")
+        if not bracket or rest[:1] not in ("", ":"):
+            raise ValueError(f"no nameserver: {text!r}")
+        if rest:
+            port = rest[1:]
+    elif host.count(":") == 1:
+        host, port = host.split(":")
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536):
+        raise ValueError(f"no port: {text!r}")
+    address, _, scope = str(ip_address(host)).partition("%")  # ValueError where it is none
+    if ":" not in address:
+        return f"{address}:{port}"
+    return f"[{address}]:{port}%{scope}" if scope else f"[{address}]:{port}"
+
+
+class _Kept(NamedTuple):
+    """What the cache has for a key, until `expires` on the clock; `failure` is "" for an answer."""
+
+    expires: float
+    answer: Answer
+    failure: str
+    octets: int
+
+
+class _Question:
+    """One question under way."""
+
+    __slots__ = ("asked", "key", "open", "order", "put", "started", "waiting")
+
+    def __init__(self, key: Key, order: list["_Nameserver"], waiting: list[asyncio.Future[Answer]], now: float) -> None:
+        self.key = key
+        self.order = order  # nameservers in the order in which they are asked
+        self.asked = 0  # how many of them were
+        self.open = 0  # how many of those have not replied
+        self.started = self.put = now  # asked first, and last
+        self.waiting = waiting
+
+
+class _Nameserver:
+    __slots__ = ("channel", "heard")
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.heard = 0.0  # when it last spoke, whatever it said
+
+
+class CaresResolver:
+    """`interfaces.Resolver` over c-ares.  Must be made, used and closed on the thread of a running event loop.
+
+    A question that fails at the first nameserver, or gets no answer there within a share of `timeout`, is put to the
+    next as well; the first answer counts.  A nameserver loses its place only if it said nothing at all while another
+    answered: names whose own servers are slow or broken do not count against it.
+
+    `on_query` is told record type, outcome (``ok nxdomain nodata temperror``) and seconds of every question that went
+    out, `on_cache` ``hit`` or ``miss``.  Both must be cheap and not raise.  `clock` is the time of the cache, in
+    seconds.  Raises ConfigError for a nameserver that is none, StartError if c-ares can't start.
+    """
+
+    def __init__(
+        self,
+        options: Dns,
+        *,
+        on_query: Callable[[str, str, float], None] | None = None,
+        on_cache: Callable[[str], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._options = options
+        self._on_query = on_query or _ignore
+        self._on_cache = on_cache or _ignore
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._cache: OrderedDict[Key, _Kept] = OrderedDict()  # least recently used first
+        self._cached_octets = 0
+        self._questions: dict[Key, _Question] = {}
+        self._under_way = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+        try:
+            servers = [nameserver(text) for text in options.nameservers] or system_nameservers()
+        except ValueError as error:
+            raise ConfigError([f"[dns] nameservers: {error}"]) from error
+        self._nameservers = [
+            _Nameserver(Channel(server, options.timeout, self._loop)) for server in servers[:MAX_NAMESERVERS]
+        ]
+        self._patience = options.timeout / (len(self._nameservers) + 1)  # before the next nameserver is asked too
+        self._first = 0  # index of the nameserver that is asked first,
+        self._first_until = 0.0  # and until when, unless it is the first of the list
+        self._tick_seconds = min(TICK, options.timeout / 5)
+
+    async def query(self, name: str, rdtype: str) -> Answer:
+        """See `interfaces.Resolver`; `rdtype` is one of ``A AAAA MX PTR TXT``."""
+        key = _key(name, rdtype)
+        kept = self._kept(key)
+        if kept is not None:
+            self._on_cache("hit")
+            if kept.failure:
+                raise DnsTempError(kept.failure)
+            return self._aged(kept)
+        if not usable_name(key[0]):
+            return NOTHING
+        self._on_cache("miss")
+        waiting: asyncio.Future[Answer] = self._loop.create_future()
+        question = self._questions.get(key)
+        if question is None:
+            self._start(key, [waiting])
+        else:
+            question.waiting.append(waiting)
+        return await waiting  # cancelling it leaves the question, and the others who wait, alone
+
+    def known(self, name: str, rdtype: str) -> Answer | None:
+        """See `interfaces.Resolver`; None too if the question failed lately."""
+        kept = self._kept(_key(name, rdtype))
+        if kept is None or kept.failure:
+            return None
+        self._on_cache("hit")
+        return self._aged(kept)
+
+    def prefetch(self, name: str, rdtype: str) -> None:
+        """See `interfaces.Resolver`."""
+        key = _key(name, rdtype)
+        if key not in self._questions and self._kept(key) is None and usable_name(key[0]):
+            try:
+                self._start(key, [])
+            except DnsTempError:
+                pass  # whoever needs the answer will be told
+
+    def close(self) -> None:
+        """Stop; questions under way end in DnsTempError."""
+        self._closed = True
+        for question in list(self._questions.values()):
+            self._fail(question, "resolver closed", keep=False)
+        for server in self._nameservers:
+            server.channel.close()
+        self._nameservers = []
+        if self._timer is not None:
+            self._timer.cancel()
+        self._cache.clear()
+
+    # Questions
+
+    def _start(self, key: Key, waiting: list[asyncio.Future[Answer]]) -> None:
+        """Put a question to the nameserver in favour; DnsTempError if too many are under way."""
+        if self._closed:
+            raise DnsTempError(f"{key[0]} {key[1]}: resolver closed")
+        if self._under_way >= MAX_UNDER_WAY:
+            raise DnsTempError(f"{key[0]} {key[1]}: too many questions under way")
+        now = self._loop.time()
+        if self._first and now > self._first_until:
+            self._first = 0
+        servers = self._nameservers
+        question = _Question(key, servers[self._first :] + servers[: self._first], waiting, now)
+        self._questions[key] = question
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._tick_seconds, self._tick)
+        self._put(question, now)
+
+    def _put(self, question: _Question, now: float) -> None:
+        """Ask the next nameserver."""
+        server = question.order[question.asked]
+        question.asked += 1
+        question.open += 1
+        question.put = now
+        self._under_way += 1
+        server.channel.ask(*question.key, partial(self._replied, question, server))
+
+    def _replied(self, question: _Question, server: _Nameserver, reply: Reply) -> None:
+        self._under_way -= 1
+        question.open -= 1
+        now = self._loop.time()
+        failure = reply if isinstance(reply, str) else ""
+        if failure in RESPONSE_CODES or not failure:
+            server.heard = now
+        if self._questions.get(question.key) is not question:  # too late, or another nameserver was faster
+            kept = self._kept(question.key)
+            if not isinstance(reply, str) and (kept is None or kept.failure):
+                self._keep(question.key, self._capped(reply))  # still good for whoever asks next
+            return
+        if not isinstance(reply, str):
+            if server is not question.order[0] and question.order[0].heard < question.started:
+                self._first = self._nameservers.index(server)
+                self._first_until = now + STICKY
+            self._succeed(question, self._capped(reply))
+        elif question.asked < len(question.order):
+            self._put(question, now)
+        elif not question.open:
+            self._fail(question, reply)
+
+    def _tick(self) -> None:
+        """See to everything that waits for time to pass."""
+        for server in self._nameservers:
+            server.channel.process_timeouts()
+        now = self._loop.time()
+        for question in list(self._questions.values()):
+            if now - question.started >= self._options.timeout:
+                self._fail(question, "time-out")
+            elif question.asked < len(question.order) and now - question.put >= self._patience:
+                self._put(question, now)
+        busy = self._under_way and not self._closed
+        self._timer = self._loop.call_later(self._tick_seconds, self._tick) if busy else None
+
+    def _succeed(self, question: _Question, answer: Answer) -> None:
+        outcome = "ok" if answer.records else "nodata" if answer.exists else "nxdomain"
+        self._keep(question.key, answer)
+        self._end(question, outcome)
+        for waiting in question.waiting:
+            if not waiting.done():
+                waiting.set_result(answer)
+
+    def _fail(self, question: _Question, failure: str, *, keep: bool = True) -> None:
+        name, rdtype = question.key
+        failure = f"{name} {rdtype}: {failure}"
+        if keep:
+            self._keep(question.key, NOTHING._replace(ttl=self._options.servfail_ttl), failure)  # RFC 9520 section 3.2
+        self._end(question, "temperror")
+        for waiting in question.waiting:
+            if not waiting.done():
+                waiting.set_exception(DnsTempError(failure))
+
+    def _end(self, question: _Question, outcome: str) -> None:
+        del self._questions[question.key]
+        self._on_query(question.key[1], outcome, self._loop.time() - question.started)
+
+    # Cache
+
+    def _capped(self, answer: Answer) -> Answer:
+        """The answer with the TTL that we give it: none where nothing may be kept."""
+        if not self._options.cache_size:
+            return answer._replace(ttl=0.0)
+        limit = self._options.max_ttl
+        if not answer.records:
+            limit = min(limit, self._options.negative_ttl)
+        return answer if answer.ttl <= limit else answer._replace(ttl=limit)
+
+    def _kept(self, key: Key) -> _Kept | None:
+        kept = self._cache.get(key)
+        if kept is None:
+            return None
+        if kept.expires <= self._clock():
+            self._cached_octets -= self._cache.pop(key).octets
+            return None
+        self._cache.move_to_end(key)
+        return kept
+
+    def _aged(self, kept: _Kept) -> Answer:
+        """The answer with the TTL that is left."""
+        answer = kept.answer
+        return Answer(answer.records, answer.exists, kept.expires - self._clock())
+
+    def _keep(self, key: Key, answer: Answer, failure: str = "") -> None:
+        if not self._options.cache_size or answer.ttl <= 0:
+            return
+        cache = self._cache
+        old = cache.pop(key, None)
+        if old is not None:
+            self._cached_octets -= old.octets
+        octets = sum(map(len, answer.records))
+        cache[key] = _Kept(self._clock() + answer.ttl, answer, failure, octets)
+        self._cached_octets += octets
+        size = self._options.cache_size
+        while len(cache) > size or self._cached_octets > size * CACHED_OCTETS:
+            self._cached_octets -= cache.popitem(last=False)[1].octets
+
+
+def _key(name: str, rdtype: str) -> Key:
+    """The name as it is compared: ASCII in lower case, without final dot."""
+    if rdtype not in TYPES:
+        raise ValueError(f"record type {rdtype}")
+    if not name.isascii():  # some letters beyond ASCII have a lower case in ASCII
+        return "", rdtype
+    return name.removesuffix(".").lower(), rdtype
+
+
+def _ignore(*_: object) -> None:
+    """Nobody wants to know."""
