@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from authmilter.addresses import author
 from authmilter.auth import dkim, dmarc, iprev, spf
@@ -16,6 +16,8 @@ from authmilter.interfaces import Observer, Resolver
 from authmilter.model import Stage, Transaction
 
 log = logging.getLogger("authmilter.pipeline")
+
+R = TypeVar("R")
 
 # A check that yields without end is cut here.
 MAX_FINDINGS = 100
@@ -76,14 +78,14 @@ class Pipeline:
         """DMARC of the author domain, on the results so far."""
 
         async def evaluate() -> AuthResult:
-            return (await dmarc.evaluate(author(tx.message), tx.results, self.dns, self.config.dmarc)).result
+            return (await dmarc.evaluate(author(tx.message), tx.results, self.dns)).result
 
         return await self._method("dmarc", evaluate())
 
     async def _method(self, name: str, work: Awaitable[AuthResult]) -> AuthResult:
         return await self._guard(name, work, lambda reason: AuthResult(name, Result.TEMPERROR, reason=reason))
 
-    async def _guard(self, name: str, work: Awaitable[Any], failed: Callable[[str], Any]) -> Any:
+    async def _guard(self, name: str, work: Awaitable[R], failed: Callable[[str], R]) -> R:
         """Time the work; whatever it raises becomes a temperror."""
         started = time.perf_counter()
         try:

@@ -181,7 +181,7 @@ def derived(tx: Transaction, score: float, tag: float | None) -> Iterator[str]:
 
 def _judge(rules: Rules, tx: Transaction, stage: Stage, reference: str) -> Ruling:
     scored = tuple(_scored(rules, tx))
-    score = round(sum(weight for _, weight in scored), 3)
+    score = round(sum((weight for _, weight in scored), 0.0), 3)
     symbols = dict.fromkeys([r.symbol for r in tx.results] + [finding.symbol for _, finding in tx.findings])
     if stage is Stage.EOM:
         symbols = dict.fromkeys([*derived(tx, score, rules.tag), *symbols])

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from ipaddress import ip_address
-from typing import Final, NamedTuple
+from typing import Final
 
 from authmilter.cares import RESPONSE_CODES, TYPES, Channel, Reply, system_nameservers, usable_name
 from authmilter.config.schema import Dns
@@ -41,15 +41,6 @@ def nameserver(text: str) -> str:
     if ":" not in address:
         return f"{address}:{port}"
     return f"[{address}]:{port}%{scope}" if scope else f"[{address}]:{port}"
-
-
-class _Kept(NamedTuple):
-    """What the cache has for a key, until `expires` on the clock; `failure` is "" for an answer."""
-
-    expires: float
-    answer: Answer
-    failure: str
-    octets: int
 
 
 class _Question:
@@ -99,7 +90,8 @@ class CaresResolver:
         self._on_cache = on_cache or _ignore
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._cache: OrderedDict[Key, _Kept] = OrderedDict()  # least recently used first
+        # What is kept until when on the clock, and its octets; least recently used first.
+        self._cache: OrderedDict[Key, tuple[float, Reply, int]] = OrderedDict()
         self._cached_octets = 0
         self._questions: dict[Key, _Question] = {}
         self._under_way = 0
@@ -120,12 +112,12 @@ class CaresResolver:
     async def query(self, name: str, rdtype: str) -> Answer:
         """See `interfaces.Resolver`; `rdtype` is one of ``A AAAA MX PTR TXT``."""
         key = _key(name, rdtype)
-        kept = self._kept(key)
-        if kept is not None:
+        reply = self._cached(key)
+        if reply is not None:
             self._on_cache("hit")
-            if kept.failure:
-                raise DnsTempError(kept.failure)
-            return self._aged(kept)
+            if isinstance(reply, str):
+                raise DnsTempError(reply)
+            return reply
         if not usable_name(key[0]):
             return NOTHING
         self._on_cache("miss")
@@ -139,16 +131,16 @@ class CaresResolver:
 
     def known(self, name: str, rdtype: str) -> Answer | None:
         """See `interfaces.Resolver`; None too if the question failed lately."""
-        kept = self._kept(_key(name, rdtype))
-        if kept is None or kept.failure:
+        reply = self._cached(_key(name, rdtype))
+        if reply is None or isinstance(reply, str):
             return None
         self._on_cache("hit")
-        return self._aged(kept)
+        return reply
 
     def prefetch(self, name: str, rdtype: str) -> None:
         """See `interfaces.Resolver`."""
         key = _key(name, rdtype)
-        if key not in self._questions and self._kept(key) is None and usable_name(key[0]):
+        if key not in self._questions and self._cached(key) is None and usable_name(key[0]):
             try:
                 self._start(key, [])
             except DnsTempError:
@@ -170,6 +162,8 @@ class CaresResolver:
 
     def _start(self, key: Key, waiting: list[asyncio.Future[Answer]]) -> None:
         """Put a question to the nameserver in favour; DnsTempError if too many are under way."""
+        if key[1] not in TYPES:
+            raise ValueError(f"record type {key[1]}")
         if self._closed:
             raise DnsTempError(f"{key[0]} {key[1]}: resolver closed")
         if self._under_way >= MAX_UNDER_WAY:
@@ -201,9 +195,9 @@ class CaresResolver:
         if failure in RESPONSE_CODES or not failure:
             server.heard = now
         if self._questions.get(question.key) is not question:  # too late, or another nameserver was faster
-            kept = self._kept(question.key)
-            if not isinstance(reply, str) and (kept is None or kept.failure):
-                self._keep(question.key, self._capped(reply))  # still good for whoever asks next
+            if not isinstance(reply, str) and not isinstance(self._cached(question.key), Answer):
+                reply = self._capped(reply)
+                self._keep(question.key, reply, reply.ttl)  # still good for whoever asks next
             return
         if not isinstance(reply, str):
             if server is not question.order[0] and question.order[0].heard < question.started:
@@ -230,7 +224,7 @@ class CaresResolver:
 
     def _succeed(self, question: _Question, answer: Answer) -> None:
         outcome = "ok" if answer.records else "nodata" if answer.exists else "nxdomain"
-        self._keep(question.key, answer)
+        self._keep(question.key, answer, answer.ttl)
         self._end(question, outcome)
         for waiting in question.waiting:
             if not waiting.done():
@@ -240,7 +234,7 @@ class CaresResolver:
         name, rdtype = question.key
         failure = f"{name} {rdtype}: {failure}"
         if keep:
-            self._keep(question.key, NOTHING._replace(ttl=self._options.servfail_ttl), failure)  # RFC 9520 section 3.2
+            self._keep(question.key, failure, self._options.servfail_ttl)  # RFC 9520 section 3.2
         self._end(question, "temperror")
         for waiting in question.waiting:
             if not waiting.done():
@@ -261,40 +255,39 @@ class CaresResolver:
             limit = min(limit, self._options.negative_ttl)
         return answer if answer.ttl <= limit else answer._replace(ttl=limit)
 
-    def _kept(self, key: Key) -> _Kept | None:
+    def _cached(self, key: Key) -> Reply | None:
+        """What is kept: an answer with the TTL that is left, or why there was none lately."""
         kept = self._cache.get(key)
         if kept is None:
             return None
-        if kept.expires <= self._clock():
-            self._cached_octets -= self._cache.pop(key).octets
+        expires, reply, octets = kept
+        left = expires - self._clock()
+        if left <= 0:
+            del self._cache[key]
+            self._cached_octets -= octets
             return None
         self._cache.move_to_end(key)
-        return kept
+        if not isinstance(reply, str) and reply.ttl - left >= 1.0:  # TTLs are whole seconds: one object for each
+            reply = Answer(reply.records, reply.exists, left)
+            self._cache[key] = expires, reply, octets
+        return reply
 
-    def _aged(self, kept: _Kept) -> Answer:
-        """The answer with the TTL that is left."""
-        answer = kept.answer
-        return Answer(answer.records, answer.exists, kept.expires - self._clock())
-
-    def _keep(self, key: Key, answer: Answer, failure: str = "") -> None:
-        if not self._options.cache_size or answer.ttl <= 0:
+    def _keep(self, key: Key, reply: Reply, ttl: float) -> None:
+        if not self._options.cache_size or ttl <= 0:
             return
         cache = self._cache
-        old = cache.pop(key, None)
-        if old is not None:
-            self._cached_octets -= old.octets
-        octets = sum(map(len, answer.records))
-        cache[key] = _Kept(self._clock() + answer.ttl, answer, failure, octets)
+        if key in cache:
+            self._cached_octets -= cache.pop(key)[2]
+        octets = 0 if isinstance(reply, str) else sum(map(len, reply.records))
+        cache[key] = self._clock() + ttl, reply, octets
         self._cached_octets += octets
         size = self._options.cache_size
         while len(cache) > size or self._cached_octets > size * CACHED_OCTETS:
-            self._cached_octets -= cache.popitem(last=False)[1].octets
+            self._cached_octets -= cache.popitem(last=False)[1][2]
 
 
 def _key(name: str, rdtype: str) -> Key:
     """The name as it is compared: ASCII in lower case, without final dot."""
-    if rdtype not in TYPES:
-        raise ValueError(f"record type {rdtype}")
     if not name.isascii():  # some letters beyond ASCII have a lower case in ASCII
         return "", rdtype
     return name.removesuffix(".").lower(), rdtype

@@ -568,7 +568,7 @@ def _spam_fields(ruling: Ruling) -> list[HeaderEdit]:
     verdict = ruling.verdict
     spam = verdict.action not in (Action.ACCEPT, Action.CONTINUE)
     tests = [f"{symbol}={weight:g}" for symbol, weight in ruling.scored]
-    tests += [symbol for symbol in verdict.because if symbol not in dict(ruling.scored)]
+    tests += [f"{symbol}=0" for symbol in verdict.because if symbol not in dict(ruling.scored)]
     status = f"{'Yes' if spam else 'No'}, score={verdict.score:g} tests={_folded(tests) if tests else 'none'}"
     return [
         HeaderEdit("insert", 0, "X-Spam-Status", status),

@@ -35,13 +35,16 @@ class _Value(QuotableValue):  # type: ignore[misc]  # authres has no types
     def __new__(cls, text: str) -> "_Value":
         if len(text) > MAX_VALUE:
             text = text[: MAX_VALUE - 3] + "..."  # so that what is left is not taken for a shorter domain
-        return str.__new__(cls, _UNPRINTABLE.sub("?", text))
+        if not (text.isascii() and text.isprintable()):
+            text = _UNPRINTABLE.sub("?", text)
+        return str.__new__(cls, text)
 
     def quote_if_needed(self) -> str:
         """The value itself where RFC 8601 section 2.2 allows that, else a quoted-string."""
-        if _TOKEN.fullmatch(self) or _ADDRESS.fullmatch(self):
-            return str(self)
-        return '"' + self.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        text = str(self)
+        if _TOKEN.fullmatch(text) or _ADDRESS.fullmatch(text):
+            return text
+        return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def render(authserv_id: str, results: Sequence[AuthResult]) -> str:
@@ -80,6 +83,7 @@ def _clause(result: AuthResult) -> str:
 _AUTHSERV_ID = re.compile(rb"""([A-Za-z0-9!#$%&'*+.^_`{|}~\x80-\xff-]++)|"((?:[^"\\\x00-\x1f\x7f]|\\[ -~])*+)\"""")
 _BLANK = re.compile(rb"[ \t\r\n]*+")
 _DIGITS = re.compile(rb"[0-9]++")
+_NAME = re.compile(rb"[!-~]+")  # RFC 5322 section 2.2
 _QUOTED_PAIR = re.compile(rb"\\(.)")
 
 
@@ -143,7 +147,7 @@ def forged(message: Message, ours: frozenset[str], inside: bool) -> list[HeaderE
             positions += [
                 (place, nth) for nth, place in enumerate(places, 1) if claims(message.fields[place].value, ours)
             ]
-        elif name.startswith(b"x-spam-") and not inside and name.isascii():
+        elif name.startswith(b"x-spam-") and not inside and _NAME.fullmatch(name):
             positions += [(place, nth) for nth, place in enumerate(places, 1)]
     return [
         HeaderEdit("delete", nth, message.fields[place].name.strip(b" \t").decode("ascii"))

@@ -41,7 +41,7 @@ def ask(
 
 def _ask(name: str, question: bytes) -> list[str]:
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603  our own interpreter and module
             [sys.executable, "-m", "authmilter.auth.second_opinion", name],
             input=question,
             capture_output=True,
@@ -57,16 +57,23 @@ def _ask(name: str, question: bytes) -> list[str]:
 
 
 def _resolver(nameservers: Sequence[str]) -> Any:
+    import dns.nameserver
     import dns.resolver
 
     resolver = dns.resolver.Resolver(configure=not nameservers)
     if nameservers:
-        from authmilter.resolver import split_server
-
-        servers = [split_server(text) for text in nameservers]
-        resolver.nameservers = [dns.nameserver.Do53Nameserver(host, port) for host, port in servers]
+        resolver.nameservers = [dns.nameserver.Do53Nameserver(*_server(text)) for text in nameservers]
     resolver.lifetime = 5.0
     return resolver
+
+
+def _server(text: str) -> tuple[str, int]:
+    """Address and port of a nameserver of the configuration."""
+    if text.startswith("["):
+        host, _, port = text[1:].partition("]")
+        return host, int(port.removeprefix(":") or 53)
+    host, colon, port = text.rpartition(":")
+    return (text, 53) if not colon or ":" in host else (host, int(port))
 
 
 def _pyspf(question: dict[str, Any]) -> list[str]:

@@ -15,9 +15,9 @@ Where RFC 7208 leaves room:
 import asyncio
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from socket import AF_INET, AF_INET6, inet_pton
+from typing import NamedTuple
 from urllib.parse import quote
 
 from authmilter.addresses import to_ascii_domain
@@ -44,8 +44,7 @@ _MAX_EXPLANATION = 200  # characters
 _MAX_VALUE = 255  # octets of a local-part or HELO name that enter a macro; RFC 5321 section 4.5.3.1 has 64 and 255
 
 
-@dataclass(frozen=True, slots=True)
-class SpfOutcome:
+class SpfOutcome(NamedTuple):
     """What check_host() found.
 
     `reason` is for people and holds nothing of the message but domains.  `explanation` is the domain's own text for a

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from authmilter.config.schema import Config
     from authmilter.session import Outcome
 
-EX_REJECTED, EX_DATAERR, EX_TEMPFAIL, EX_CONFIG = 1, 65, 75, 78
+EX_REJECTED, EX_USAGE, EX_DATAERR, EX_TEMPFAIL, EX_CONFIG = 1, 64, 65, 75, 78
 MAX_INPUT = 512 * 1024 * 1024
 CHUNK = 65536
 
@@ -32,7 +32,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--at", default="", metavar="TIME", help="the clock: ISO 8601, or seconds since 1970")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
     parser.add_argument("--reference", action="store_true", help="ask pyspf, dkimpy and authres for a second opinion")
-    parser.add_argument("file", metavar="FILE", help="the message; - is standard input")
+    parser.add_argument("file", metavar="FILE", nargs="?", help="the message; - is standard input")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -41,6 +41,11 @@ def run(args: argparse.Namespace) -> int:
     from authmilter.errors import ConfigError
     from authmilter.log import configure
 
+    if args.file is None and len(args.rcpt) > 1:
+        args.file = args.rcpt.pop()  # --rcpt takes all that follows it
+    if args.file is None:
+        print("authmilter check-message: name the FILE that holds the message, or - for standard input", file=sys.stderr)
+        return EX_USAGE
     try:
         ip_address(args.ip)
         now = parse_time(args.at) if args.at else time.time()
@@ -255,7 +260,6 @@ def as_json(outcome: "Outcome") -> dict[str, Any]:
         ],
         "because": list(verdict.because),
         "enforced": outcome.ruling.enforce,
-        "reference": {},
         "ref": outcome.reference,
         "queue_id": outcome.tx.queue_id,
         "signed": outcome.signed,

@@ -57,7 +57,7 @@ def show(report: dict[str, Any]) -> None:
         for edit in report["edits"]:
             value = _plain(edit["value"].replace("\n\t", "\n"), keep="\n").replace("\n", "\n" + " " * 12)
             print(f"  {edit['op']:6} {edit['index']:2} {edit['name']}{': ' if value else ''}{value}")
-    for name, opinion in report["reference"].items():
+    for name, opinion in report.get("reference", {}).items():
         print(f"\n{name} says")
         for line in opinion:
             print(f"  {_plain(line)}")

@@ -52,9 +52,17 @@ class Loaded:
     warnings: tuple[str, ...] = ()
 
 
-def find(path: str | None) -> str | None:
-    """The file to read: `path` if given, else the usual place if there is a file, else None for built-in defaults."""
-    return path if path is not None else DEFAULT_PATH if os.path.lexists(DEFAULT_PATH) else None
+def find(path: str | None, usual: str = DEFAULT_PATH) -> str | None:
+    """The file to read: `path` if given, else the usual one if there is one, else None for built-in defaults."""
+    if path is not None:
+        return path
+    try:
+        os.lstat(usual)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError:
+        pass  # one that may not be looked at must not pass for none: reading it will say why
+    return usual
 
 
 def load(path: str | None, text: str | None = None, *, check_files: bool = True) -> Config:

@@ -1,5 +1,7 @@
 """Problems and warnings of a configuration, each with the line that it is about."""
 
+import sys
+
 from authmilter.errors import ConfigError
 
 _MOST = 500  # problems; a file with more is no configuration
@@ -24,7 +26,7 @@ class Report:
         self.broken.add(section)
         self._errors.append(self._entry(section, name, message, line))
         if len(self._errors) >= _MOST:
-            self._errors.append((self._errors[-1][0], f"{self.source}: and more"))
+            self._errors.append((sys.maxsize, f"{self.source}: and more"))
             self.raise_errors()
 
     def warn(self, section: str, name: str, message: str) -> None:

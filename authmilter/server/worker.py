@@ -6,8 +6,8 @@ import os
 import signal
 import socket
 import struct
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import uvloop
 
@@ -18,33 +18,19 @@ from authmilter.config.schema import Config
 from authmilter.errors import AuthMilterError
 from authmilter.log import configure
 from authmilter.metrics import Layout, Metrics, Shared
+from authmilter.milter.native import NativeEngine
 from authmilter.resolver import CaresResolver
 from authmilter.session import Rulebook, Session, build
 from authmilter.submission import SenderMap
 from authmilter.submission import load as load_senders
 
+if TYPE_CHECKING:
+    from authmilter.milter.libmilter import LibmilterEngine
+
 log = logging.getLogger("authmilter.worker")
 
 FRAME = struct.Struct("!I")  # length of a configuration text that follows on the control socket
 HEARTBEAT = 1.0
-
-
-class Engine(Protocol):
-    """What both engines offer."""
-
-    active: int
-
-    async def serve(self, sockets: Sequence[socket.socket]) -> None:
-        """Accept connections on these sockets."""
-        ...
-
-    def stop_accepting(self) -> None:
-        """Leave new connections to others."""
-        ...
-
-    async def drain(self, timeout: float) -> int:  # noqa: ASYNC109  it bounds the whole wait
-        """Wait until open connections ended; returns how many had to be cut."""
-        ...
 
 
 class Worker:
@@ -89,23 +75,13 @@ class Worker:
         """A session under the rules in force now."""
         return Session(self.rules)
 
-    def _engine(self) -> Engine:
-        engine: Callable[..., Engine]
-        if self.config.milter.engine == "libmilter":
-            from authmilter.milter.libmilter import LibmilterEngine
+    def _engine(self) -> "NativeEngine | LibmilterEngine":
+        milter = self.config.milter
+        if milter.engine == "libmilter":
+            from authmilter.milter.libmilter import LibmilterEngine  # imports the C library only where it is wanted
 
-            engine = LibmilterEngine
-        else:
-            from authmilter.milter.native import NativeEngine
-
-            engine = NativeEngine
-        return engine(
-            self.session,
-            idle_timeout=self.config.milter.idle_timeout,
-            on_error=self.config.milter.on_error,
-            on_open=self.metrics.connection_opened,
-            on_close=self.metrics.connection_closed,
-        )
+            return LibmilterEngine(self.session, idle_timeout=milter.idle_timeout, on_error=milter.on_error)
+        return NativeEngine(self.session, idle_timeout=milter.idle_timeout, on_error=milter.on_error)
 
     def _resolver(self) -> CaresResolver:
         return CaresResolver(self.config.dns, on_query=self.metrics.dns_query, on_cache=self.metrics.dns_cache)

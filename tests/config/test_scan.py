@@ -41,9 +41,7 @@ LINES = st.sampled_from(
 @given(st.lists(LINES, max_size=9), st.sampled_from(["\n", "\r\n", "\r"]))
 def test_agrees_with_configparser(lines: list[str], end: str) -> None:
     text = end.join(lines)
-    ours, theirs = by_scan(text), by_configparser("\n".join(lines))
-    if ours is not None or "[a]b]" not in text:
-        assert ours == theirs
+    assert by_scan(text) == by_configparser("\n".join(lines))
 
 
 @settings(max_examples=500, deadline=None)
