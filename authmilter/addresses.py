@@ -317,14 +317,14 @@ def _address(tokens: list[_Token]) -> Mailbox | None:
 _SPECIAL = re.compile(rb"[@<>,:;()\\]")
 _QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _QUOTED_WITHOUT_ESCAPES = re.compile(rb'"[^"]*+"')
-_AT_DOMAIN = re.compile(rb'@[ \t]*+([^ \t<>()\[\]",:;\\@]++)')
+_AT_DOMAIN = re.compile(rb'([^ \t<>()",:;@]?)@([ \t]*+)([^ \t<>()\[\]",:;\\@]++)')
 _IN_ANGLES = re.compile(rb"<([^<>]*+)")
 _SEPARATOR = re.compile(rb"[,;]")
 
 
 def _unanimous(text: bytes, tokens: Iterable[_Token], domain: str) -> bool:
     """Whether the other ways of reading find that domain and no other; see `author`."""
-    readings = [b"".join(b'""' if token.kind == "quoted" else token.text for token in tokens)]
+    readings = [_without_quotes_and_comments(tokens)]
     if b"(" in text:
         readings.append(_QUOTED.sub(b'""', text))
     if b"\\" in text:
@@ -336,6 +336,16 @@ def _unanimous(text: bytes, tokens: Iterable[_Token], domain: str) -> bool:
     return _agree(readings, domain)
 
 
+def _without_quotes_and_comments(tokens: Iterable[_Token]) -> bytes:
+    pieces, end = [], 0
+    for token in tokens:
+        if token.start > end:
+            pieces.append(b" ")
+        pieces.append(b'""' if token.kind == "quoted" else token.text)
+        end = token.end
+    return b"".join(pieces)
+
+
 def _decoded_readings(text: bytes) -> list[bytes]:
     decoded = _ENCODED_WORD.sub(_decoded, _BETWEEN_WORDS.sub(b"?=", _QUOTED.sub(_keep_encoded, text)))
     readings: list[bytes] = []
@@ -345,12 +355,13 @@ def _decoded_readings(text: bytes) -> list[bytes]:
 
 
 def _agree(readings: Iterable[bytes], domain: str) -> bool:
-    return all(_is_same(found, domain) for reading in readings for found in _AT_DOMAIN.findall(reading))
-
-
-def _is_same(found: bytes, domain: str) -> bool:
-    # What has no dot is no domain that mail could come from: "Jane @ Work".
-    return b"." not in found.strip(b".") or to_ascii_domain(found) == domain
+    for reading in readings:
+        for before, blank, found in _AT_DOMAIN.findall(reading):
+            # "Jane @ Work" is no address; what has no dot is no domain that mail could come from.
+            words = (blank or not before) and b"." not in found.strip(b".")
+            if not words and to_ascii_domain(found) != domain:
+                return False
+    return True
 
 
 # ------------------------------------------------------------------------------------------------ encoded words

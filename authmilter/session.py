@@ -436,10 +436,10 @@ class Session:
                 self._waiting = [(Stage.EOM, task) for task in waiting]
                 await self._gather(max(0.0, deadline - time.perf_counter()))
         ruling = await self._judged(Stage.EOM)
-        edits = list(results_header.forged(self.tx.message, self._our_ids(), inside=self._trusted_relay))
+        edits = []
         value = ""
         if not self._trusted_relay:
-            edits += _spam_fields(ruling)
+            edits = results_header.forged(self.tx.message, self._our_ids(), inside=False) + _spam_fields(ruling)
             value = results_header.render(self._authserv_id(), self.tx.results)
             # RFC 8601 section 5: on top of all fields, so it is inserted last.
             edits.append(HeaderEdit("insert", 0, "Authentication-Results", value))
@@ -462,7 +462,7 @@ class Session:
             if problem:
                 self._add(Stage.EOM, [Finding("from_mismatch", problem)])
         ruling = self.rules.policy.judge_submission(self.tx, self.reference)
-        edits = list(results_header.forged(tx.message, self._our_ids(), inside=True)) if not self._trusted_relay else []
+        edits = [] if self._trusted_relay else results_header.forged(tx.message, self._our_ids(), inside=True)
         signatures, signed = self._sign()
         edits += signatures
         ruling = replace(ruling, verdict=replace(ruling.verdict, edits=tuple(edits)))

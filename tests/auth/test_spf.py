@@ -501,6 +501,13 @@ async def test_ttl_is_the_least_of_all_answers() -> None:
     assert (await evaluate(dns)).ttl == 20.0
 
 
+@pytest.mark.parametrize("fail", [CLIENT_PTR, "a.example.org A"])
+async def test_a_result_in_spite_of_a_failure_holds_for_no_time(fail: str) -> None:
+    zone: dict[str, list[str | bytes]] = {"example.org TXT": spf("ptr", "-all"), CLIENT_PTR: ["a.example.org"]}
+    outcome = await evaluate(zone, fail=(fail,))
+    assert (outcome.result, outcome.ttl) == (Result.FAIL, 0.0)
+
+
 @pytest.mark.parametrize(
     ("terms", "expected"),
     [
@@ -534,7 +541,19 @@ async def test_a_broken_address_record_matches_nothing(text: str) -> None:
 
 @pytest.mark.parametrize(
     "domain",
-    ["", "org", "a..example.org", ".example.org", "x" * 64 + ".org", "x." * 126 + "org", "ex\xe4mple.org", "a\0.org"],
+    [
+        "",
+        "org",
+        "a..example.org",
+        ".example.org",
+        "x" * 64 + ".org",
+        "x." * 126 + "org",
+        "192.0.2.1",
+        "[192.0.2.1]",
+        "a b.org",
+        "a\0.org",
+        "\xff\xff.org",
+    ],
 )
 async def test_a_domain_that_cannot_be_asked_has_no_record(domain: str) -> None:
     dns = FakeDNS()

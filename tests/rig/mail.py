@@ -119,6 +119,11 @@ def dkim_verdicts(received: bytes) -> list[bool]:
         values = zone().get(f"{name.decode().rstrip('.')} TXT", [b""])
         return values[0] if isinstance(values[0], bytes) else values[0].encode()
 
+    def valid(index: int) -> bool:
+        try:
+            return bool(dkim.DKIM(received).verify(idx=index, dnsfunc=txt))
+        except dkim.ValidationError:
+            return False
+
     section = received.partition(b"\r\n\r\n")[0].lower()
-    count = (b"\r\n" + section).count(b"\r\ndkim-signature:")
-    return [bool(dkim.DKIM(received).verify(idx=i, dnsfunc=txt)) for i in range(count)]
+    return [valid(index) for index in range((b"\r\n" + section).count(b"\r\ndkim-signature:"))]

@@ -163,6 +163,7 @@ def test_a_worker_killed_within_a_message_costs_a_retry_and_nothing_else(
     with site.postfix.smtp(GOOD_IP, GOOD_NAME, GOOD_NAME) as client:
         begin_message(client, "a@slow.example")
         worker = serving_worker(site.daemon)
+        assert site.daemon.metrics().value("authmilter_connections_active") == 1
         with sent_on(client, slow_message(marker), dns if waiting else None) as reply:
             os.kill(worker, signal.SIGKILL)
         assert 400 <= reply.result()[0] < 500
