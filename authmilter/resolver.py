@@ -192,7 +192,7 @@ class CaresResolver:
         question.open -= 1
         now = self._loop.time()
         failure = reply if isinstance(reply, str) else ""
-        if not failure:
+        if failure in RESPONSE_CODES or not failure:
             server.heard = now
         if self._questions.get(question.key) is not question:  # too late, or another nameserver was faster
             if not isinstance(reply, str) and not isinstance(self._cached(question.key), Answer):

@@ -3,6 +3,7 @@
 Published in packaging/truth-table.md and in authmilter.conf(5), so that nobody has to guess; a test compares them.
 """
 
+import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address
@@ -53,22 +54,37 @@ def rows() -> Iterator[tuple[str, str, str, str, tuple[str, ...]]]:
                     yield spf.value, dkim.value, published, ", ".join(others), outcome
 
 
+_HEAD = ("SPF", "DKIM", "DMARC asks", "other evidence", *PRESETS)
+_NOTE = (
+    'SPF and DKIM stand for identities aligned with the author domain.  "DMARC asks" is the policy that applies to the '
+    "author domain.  Mail that is accepted here is still tagged or refused by its score.  Any of it can be changed in "
+    "[scores]."
+)
+
+
 def markdown() -> str:
     """The table as Markdown."""
     lines = [
         "# What becomes of inbound mail",
         "",
-        "Made from the code (`authmilter manual --write`); SPF and DKIM stand for identities aligned with the author",
-        'domain.  "DMARC asks" is the policy that applies to the author domain.  Any of it can be changed in [scores].',
+        "Made from the code by `authmilter manual --write`.",
+        *textwrap.wrap(_NOTE, 118),
         "",
-        "| SPF | DKIM | DMARC asks | other evidence | " + " | ".join(PRESETS) + " |",
+        "| " + " | ".join(_HEAD) + " |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    lines += [
-        "| " + " | ".join((spf, dkim, published, other, *outcome)) + " |"
-        for spf, dkim, published, other, outcome in rows()
-    ]
+    lines += ["| " + " | ".join((*row[:4], *row[4])) + " |" for row in rows()]
     return "\n".join(lines) + "\n"
+
+
+def plain() -> str:
+    """The table as a note and preformatted columns, for the manual page."""
+    table = [_HEAD, *((*row[:4], *row[4]) for row in rows())]
+    widths = [max(len(row[i]) for row in table) for i in range(len(_HEAD))]
+    lines = [
+        "    " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
+    ]
+    return _NOTE + "\n\n" + "\n".join(lines)
 
 
 def _policy(preset: str) -> Policy:

@@ -449,16 +449,34 @@ async def test_names_whose_servers_time_out_do_not_mark_our_resolver_as_down(cou
         assert two.asked("good.example") == two.asked("example.org") == 0  # the first has kept its place
 
 
-async def test_a_name_that_only_the_first_nameserver_fails_does_not_cost_it_its_place(server: DNSServer) -> None:
-    with DNSServer(RECORDS, {"good.example": "drop"}) as first:
+@pytest.mark.parametrize("behaviour", ["drop", "servfail"])
+async def test_a_name_that_only_the_first_nameserver_fails_does_not_cost_it_its_place(
+    server: DNSServer, behaviour: str
+) -> None:
+    with DNSServer(RECORDS, {"good.example": behaviour}) as first:
         async with resolving(first, server, timeout=0.9) as dns:
             asked = asyncio.ensure_future(dns.query("good.example", "TXT"))
-            await asyncio.sleep(0.1)
-            await dns.query("other.example", "TXT")  # it is alive
+            if behaviour == "drop":
+                await asyncio.sleep(0.1)
+                await dns.query("other.example", "TXT")  # so it is alive
             assert (await asked).records == (b"good",)
             await dns.query("third.example", "TXT")
         assert first.asked("third.example") == 1
         assert server.asked("third.example") == 0
+
+
+async def test_the_first_nameserver_gets_its_place_back(server: DNSServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STICKY", 0.2)
+    with DNSServer() as first:
+        pass
+    async with resolving(first, server) as dns:
+        await dns.query("one.example", "TXT")
+        with DNSServer(port=first.port) as back:
+            await dns.query("two.example", "TXT")
+            assert back.asked() == 0
+            await asyncio.sleep(0.25)
+            await dns.query("three.example", "TXT")
+            assert back.queries == ["three.example TXT udp"]
 
 
 # Cache

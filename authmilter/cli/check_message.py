@@ -44,7 +44,9 @@ def run(args: argparse.Namespace) -> int:
     if args.file is None and len(args.rcpt) > 1:
         args.file = args.rcpt.pop()  # --rcpt takes all that follows it
     if args.file is None:
-        print("authmilter check-message: name the FILE that holds the message, or - for standard input", file=sys.stderr)
+        print(
+            "authmilter check-message: name the FILE that holds the message, or - for standard input", file=sys.stderr
+        )
         return EX_USAGE
     try:
         ip_address(args.ip)

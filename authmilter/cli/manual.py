@@ -1,12 +1,19 @@
-"""`authmilter manual`: authmilter.conf(5) and the sample configuration."""
+"""`authmilter manual`: authmilter.conf(5), the sample configuration, and the truth table of the presets."""
 
 import argparse
 from pathlib import Path
 
+from authmilter import truthtable
 from authmilter.config.manual import render_manual, render_sample
 from authmilter.errors import StartError
 
-FILES = {"authmilter.conf.5": render_manual, "authmilter.ini.sample": render_sample}
+
+def page() -> str:
+    """authmilter.conf(5) with the outcomes of the presets."""
+    return render_manual([("Outcomes", truthtable.plain())])
+
+
+FILES = {"authmilter.conf.5": page, "authmilter.ini.sample": render_sample, "truth-table.md": truthtable.markdown}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,13 +23,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--man", action="store_true", help="print authmilter.conf(5) in mdoc(7), for man(1): the default"
     )
     which.add_argument("--sample", action="store_true", help="print the sample configuration")
-    which.add_argument("--write", metavar="DIR", type=Path, help=f"write both into DIR, as {' and '.join(FILES)}")
+    which.add_argument("--write", metavar="DIR", type=Path, help=f"write into DIR: {', '.join(FILES)}")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print, or write files; raises StartError if they can't be written."""
     if args.write is None:
-        print(render_sample() if args.sample else render_manual(), end="")
+        print(render_sample() if args.sample else page(), end="")
         return 0
     for name, render in FILES.items():
         try:

@@ -3,8 +3,15 @@
 import argparse
 import logging
 
-EX_UNAVAILABLE = 69
-EX_CONFIG = 78
+from authmilter.auth.signing import Signer
+from authmilter.cli import EX_CONFIG, EX_UNAVAILABLE
+from authmilter.config import ini
+from authmilter.errors import ConfigError, StartError
+from authmilter.log import configure
+from authmilter.server.supervisor import Supervisor
+from authmilter.submission import load as load_senders
+
+log = logging.getLogger("authmilter")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,21 +19,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until SIGTERM."""
-    from authmilter.auth.signing import Signer
-
-    from authmilter.config import ini
-    from authmilter.errors import ConfigError, StartError
-    from authmilter.log import configure
-    from authmilter.server.supervisor import Supervisor
-    from authmilter.submission import load as load_senders
-
+    """Serve until SIGTERM.  From here on everything is logged, errors of the configuration too."""
     configure("text", "info")
-    log = logging.getLogger("authmilter")
     try:
         path = ini.find(args.config)
-        config = ini.load(path)
+        loaded = ini.load_with_origins(path)
+        config = loaded.config
         configure(config.log.format, config.log.level)
+        for warning in loaded.warnings:
+            log.warning("%s", warning)
         return Supervisor(config, path, Signer.load(config.sign), load_senders(config)).run()
     except ConfigError as error:
         for problem in error.problems:

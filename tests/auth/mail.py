@@ -133,7 +133,7 @@ def record(key: PrivateKey, *tags: str) -> str:
     return "; ".join(["v=DKIM1", f"k={kind}", *tags, f"p={b64encode(octets).decode()}"])
 
 
-def sign(raw: bytes, key: PrivateKey, template: str = "", *, b: str | None = None, **tags: str | None) -> bytes:
+def sign(raw: bytes, key: PrivateKey, template: str = "", /, *, b: str | None = None, **tags: str | None) -> bytes:
     """The message with a signature on top.
 
     `tags` change tags of the signature, None takes one away; `bh` and `b` are computed if not given.  `template` is put
@@ -145,7 +145,7 @@ def sign(raw: bytes, key: PrivateKey, template: str = "", *, b: str | None = Non
         "v": "1", "a": algorithm, "c": "relaxed/relaxed", "d": "example.org", "s": "sel", "h": "from:to:subject:date",
     }  # fmt: skip
     wanted |= tags
-    header, _, body_form = (wanted["c"] or "simple").partition("/")
+    header, _, body_form = (wanted["c"] or "simple").lower().partition("/")
     length = int(wanted["l"]) if (wanted.get("l") or "").isdigit() else None  # type: ignore[arg-type]
     form = BodyHashKey(body_form if body_form == "relaxed" else "simple", length)
     wanted.setdefault("bh", b64encode(hashed(fields, body, [form]).body_hashes[form].digest).decode())
