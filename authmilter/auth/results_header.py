@@ -19,9 +19,11 @@ MAX_PREFIX = 4096  # octets of a foreign field in which authserv-id and version 
 # ------------------------------------------------------------------------------------------------------------ writing
 
 _UNPRINTABLE = re.compile(r"[^ -~]")
-_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`{|}~-]+")  # RFC 2045 section 5.1
-_ADDRESS = re.compile(  # [ [ local-part ] "@" ] domain-name
-    r"(?:[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*)?@"
+# What may stand without quotes.  Apostrophes and backticks could too, but some readers take them for quotes
+# ("legit.example'a.attack.example" as a domain), and a quoted-string is always right.
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&*+.^_{|}~-]+")  # RFC 2045 section 5.1
+_ADDRESS = re.compile(  # RFC 8601 section 2.2: [ [ local-part ] "@" ] domain-name
+    r"(?:[A-Za-z0-9!#$%&*+/=?^_{|}~-]+(?:\.[A-Za-z0-9!#$%&*+/=?^_{|}~-]+)*)?@"
     r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)+"
 )
 
@@ -40,17 +42,26 @@ class _Value(QuotableValue):  # type: ignore[misc]  # authres has no types
         return str.__new__(cls, text)
 
     def quote_if_needed(self) -> str:
-        """The value itself where RFC 8601 section 2.2 allows that, else a quoted-string."""
+        """The token or quoted-string of RFC 8601 section 2.2."""
         text = str(self)
-        if _TOKEN.fullmatch(text) or _ADDRESS.fullmatch(text):
+        if _TOKEN.fullmatch(text):
             return text
         return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+class _PropertyValue(_Value):
+    """A pvalue: a mailbox or a domain behind ``@`` needs no quotes either."""
+
+    def quote_if_needed(self) -> str:
+        text = str(self)
+        return text if _ADDRESS.fullmatch(text) else super().quote_if_needed()
 
 
 def render(authserv_id: str, results: Sequence[AuthResult]) -> str:
     """The value of an Authentication-Results field, folded by LF and TAB, each result on a line of its own.
 
-    Control characters and what is not ASCII become ``?``, and long values are cut.  No results give ``none``.
+    Control characters and what is not ASCII become ``?``, long values are cut, and properties without a value are left
+    out.  No results give ``none``.
     """
     header = AuthenticationResultsHeader(
         feature_context=None,
@@ -68,8 +79,10 @@ def _clause(result: AuthResult) -> str:
         clause.reason = _Value(result.reason)
     lines = [str(clause)]
     for name, value in result.properties.items():
+        if not value:
+            continue
         written = AuthenticationResultProperty(*name.split(".", 1))
-        written.value = _Value(value)
+        written.value = _PropertyValue(value)
         word = str(written)
         if len(lines[-1]) + len(word) < MAX_LINE:
             lines[-1] += " " + word

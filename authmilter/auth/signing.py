@@ -264,7 +264,7 @@ def _problems(name: str, options: Sign) -> Iterable[str]:
             yield f"{prefix}selector: {selector!r} is no selector"
     if options.selector and options.selector.lower() == options.ed25519_selector.lower():
         yield "selector and ed25519_selector are the same: each key needs its own record"
-    if not (options.key_file or options.ed25519_key_file) and options.subdomains != "no":
+    if not any(selector or key_file for _, selector, key_file in pairs) and options.subdomains != "no":
         yield "has no key: give selector and key_file"
     if name == "*" and options.subdomains == "parent" and not options.domain:
         yield "subdomains = parent needs a domain here"

@@ -14,7 +14,6 @@ Where RFC 7208 leaves room:
 
 import asyncio
 import time
-from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import NamedTuple
@@ -24,6 +23,7 @@ from authmilter.addresses import to_ascii_domain
 from authmilter.auth.spf_record import (
     DomainSpec,
     Macro,
+    MacroString,
     Mechanism,
     Record,
     is_spf,
@@ -39,7 +39,6 @@ from authmilter.model import Connection, Envelope
 
 _POSTMASTER = b"postmaster"
 _MAX_NAMES = 10  # MX and PTR records that are looked at, RFC 7208 section 4.6.4
-_MAX_EXPANSION = 255  # octets of an expanded macro-string that can matter
 _MAX_EXPLANATION = 200  # characters
 _MAX_VALUE = 255  # octets of a local-part or HELO name that enter a macro; RFC 5321 section 4.5.3.1 has 64 and 255
 
@@ -421,20 +420,14 @@ class _Evaluation:
         """The target-name of a domain-spec (RFC 7208 section 4.8)."""
         if isinstance(spec, str):
             return spec
-        # Only the right-hand end of what a name is cut to matters, so the macros are expanded from there.
-        return query_name("".join(reversed(await self.expand(reversed(spec), domain))))
+        return query_name(await self.expand(spec, domain))
 
-    async def expand(self, parts: Iterable[str | Macro], domain: str) -> list[str]:
-        """Expand a macro-string in the order given, until there is more than can be used."""
-        expanded: list[str] = []
-        size = 0
+    async def expand(self, parts: MacroString, domain: str) -> str:
+        """Expand a macro-string; some 100 KB at most, since its length and that of every value are bounded."""
+        texts: list[str] = []
         for part in parts:
-            text = part if isinstance(part, str) else _transform(await self.value(part.letter, domain), part)
-            expanded.append(text)
-            size += len(text)
-            if size > _MAX_EXPANSION:
-                break
-        return expanded
+            texts.append(part if isinstance(part, str) else _transform(await self.value(part.letter, domain), part))
+        return "".join(texts)
 
     async def value(self, letter: str, domain: str) -> str:
         """The value of a macro (RFC 7208 section 7.2); octets outside US-ASCII become characters outside it."""
@@ -486,7 +479,7 @@ class _Evaluation:
             if len(answer.records) != 1 or not isinstance(answer.records[0], bytes):
                 return ""
             parts = parse_explanation(answer.records[0])
-            text = "".join(await self.expand(parts or (), domain))
+            text = await self.expand(parts or (), domain)
         except (_Stop, DnsTempError):
             return ""
         return text[:_MAX_EXPLANATION] if text.isascii() and text.isprintable() else ""

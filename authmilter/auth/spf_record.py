@@ -12,7 +12,7 @@ from typing import NamedTuple
 from authmilter.evidence import Result
 
 _MAX_RECORD = 8192  # octets; a longer record is refused.  The longest in use have about half of that
-_MAX_DOMAIN_SPEC = 512  # octets; bounds the macros of a name, which has 253 at most
+_MAX_DOMAIN_SPEC = 512  # octets; bounds the number of macros in a name, which has 253 at most
 _MAX_EXPLANATION = 1024  # octets
 _CACHED_RECORD = 1024  # octets; longer ones are rare, and would let an attacker fill the memory
 

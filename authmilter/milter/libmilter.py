@@ -283,13 +283,13 @@ class _Connection:
         self._session_macros = macros = self._session_macros | self._macros(Stage.HELO)
         return self._stage(Stage.HELO, lambda dialogue: dialogue.helo(name, macros))
 
-    def mail(self, args: Sequence[bytes]) -> int:
+    def mail(self, *args: bytes) -> int:
         self._in_message = True
         self._fields = []
         self._message_macros = macros = self._session_macros | self._macros(Stage.MAIL)
         return self._stage(Stage.MAIL, lambda dialogue: dialogue.mail(args, macros))
 
-    def rcpt(self, args: Sequence[bytes]) -> int:
+    def rcpt(self, *args: bytes) -> int:
         macros = self._now(Stage.RCPT)
         return self._stage(Stage.RCPT, lambda dialogue: dialogue.rcpt(args, macros))
 

@@ -1,5 +1,6 @@
 """DKIM verification of messages that others signed, with the keys that were published at the time."""
 
+import json
 import lzma
 import tarfile
 from collections import Counter
@@ -7,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from authmilter.auth.dkim import parse_signatures
 from authmilter.config.schema import Dkim
@@ -145,7 +148,7 @@ BROKEN_KEYS = {
     "implicit_k": (Result.PASS, ""),
     "bad_version_syntax": (Result.PERMERROR, "key record is not of version DKIM1"),
     "unknown_k": (Result.PERMERROR, "key type is unknown"),
-    "truncated_p": (Result.FAIL, "header has changed"),  # the last octet, of the exponent, is another one: still a key
+    "truncated_p": (Result.PERMERROR, "key can't be read"),
     "tlsrpt_only": (Result.PERMERROR, "key is not for email"),
 }
 
@@ -159,10 +162,10 @@ async def test_the_broken_keys_of_dkimpy(name: str) -> None:
     assert (result.result, result.reason) == BROKEN_KEYS[name]
 
 
-def dkimpy_key() -> Any:
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-    return load_pem_private_key((shared("dkimpy-vectors") / "data" / "test.private").read_bytes(), None)
+def dkimpy_key() -> RSAPrivateKey:
+    key = load_pem_private_key((shared("dkimpy-vectors") / "data" / "test.private").read_bytes(), None)
+    assert isinstance(key, RSAPrivateKey)
+    return key
 
 
 # -- mail as it was received -------------------------------------------------------------------------------------------
@@ -184,34 +187,24 @@ async def test_real_messages_with_the_keys_of_their_time() -> None:
     assert seen == {"policy": 2, "pass": 5}
 
 
-def ham(count: int) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """The first messages of the archive, those with a key at hand in front of the count, with their manifest lines."""
+def ham() -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Every signed message of the archive with its manifest line."""
     folder = shared("ham-lists")
     with lzma.open(folder / "manifest.jsonl.xz", "rt") as lines:
-        manifest = {entry["id"]: entry for entry in map(load_line, lines)}
+        manifest = {entry["id"]: entry for entry in map(json.loads, lines)}
     with tarfile.open(folder / "ham-lists.tar.xz", "r|xz") as archive:
         for member in archive:
             entry = manifest.get(member.name.rpartition("/")[2].removesuffix(".eml"))
             content = archive.extractfile(member) if entry else None
             if content and entry and entry.get("signatures"):
                 yield crlf(content.read()), entry
-                count -= 1
-                if not count:
-                    return
 
 
-def load_line(line: str) -> dict[str, Any]:
-    import json
-
-    entry: dict[str, Any] = json.loads(line)
-    return entry
-
-
-async def test_three_hundred_messages_of_mailing_lists() -> None:
+async def test_every_signed_message_of_eleven_mailing_lists() -> None:
     """Signatures with a key at hand give what dkimpy gave; for the others the body hash is compared."""
     keys = load_json(shared("real-keys") / "dns.json")
     seen: Counter[tuple[str, str]] = Counter()
-    for raw, entry in ham(300):
+    for raw, entry in ham():
         options = Dkim(max_signatures=50)
         results = await check(raw, zone(keys), now=entry["check_time"], options=options)
         fields, body = split(raw)
@@ -227,10 +220,12 @@ async def test_three_hundred_messages_of_mailing_lists() -> None:
                 word = "pass" if expected["verify"] == "pass" else "fail"
                 assert result.result.value == word, (entry["id"], expected, result)
                 seen["signature", word] += 1
-    assert seen["body hash", "right"] > 100
-    assert seen["body hash", "wrong"] > 50
-    assert seen["signature", "pass"] > 20
-    assert seen["signature", "fail"] > 10
+    assert seen == {
+        ("body hash", "right"): 1826,
+        ("body hash", "wrong"): 1604,
+        ("signature", "pass"): 337,
+        ("signature", "fail"): 223,
+    }
 
 
 async def test_a_key_of_our_own_is_not_mistaken_for_theirs() -> None:

@@ -63,7 +63,6 @@ def test_no_results() -> None:
         pytest.param("a@b@example.org", '"a@b@example.org"', id="two at signs"),
         pytest.param('"a b"@example.org', r'"\"a b\"@example.org"', id="a quoted local-part"),
         pytest.param("a b", '"a b"', id="a blank"),
-        pytest.param("", '""', id="nothing"),
         pytest.param("192.0.2.1", "192.0.2.1", id="an IPv4 address"),
         pytest.param("2001:db8::1", '"2001:db8::1"', id="an IPv6 address"),
         pytest.param("a\r\nX: y", '"a??X: y"', id="CRLF"),
@@ -72,7 +71,7 @@ def test_no_results() -> None:
         pytest.param("a(b", '"a(b"', id="a parenthesis"),
         pytest.param('a"b', r'"a\"b"', id="a quote"),
         pytest.param("a\\", r'"a\\"', id="a backslash"),
-        pytest.param("legit.example'a.attack.example", "legit.example'a.attack.example", id="A4, an apostrophe"),
+        pytest.param("legit.example'a.attack.example", '"legit.example\'a.attack.example"', id="A4, an apostrophe"),
         pytest.param("bücher", '"b?cher"', id="not ASCII"),
         pytest.param("\udc80", '"?"', id="a surrogate"),
         pytest.param("a" * 300, "a" * 253 + "...", id="too long"),
@@ -80,9 +79,12 @@ def test_no_results() -> None:
     ],
 )
 def test_value(value: str, written: str) -> None:
-    assert render("mx", [AuthResult("spf", Result.PASS, "", {"smtp.mailfrom": value})]) == (
-        f"mx;\n\tspf=pass smtp.mailfrom={written}"
-    )
+    field = render("mx", [AuthResult("spf", Result.PASS, "", {"smtp.mailfrom": value})])
+    assert field.replace("\n\t", " ") == f"mx; spf=pass smtp.mailfrom={written}"
+
+
+def test_a_property_without_value_is_left_out() -> None:
+    assert render("mx", [AuthResult("spf", Result.NONE, "", {"smtp.helo": ""})]) == "mx;\n\tspf=none"
 
 
 def test_a_cut_value_is_not_taken_for_a_shorter_domain() -> None:
@@ -111,7 +113,7 @@ def test_long_clauses_are_folded_between_properties() -> None:
     properties = {f"header.{name}": '"' * 256 for name in "disab"}
     value = render("mx", [AuthResult("dkim", Result.FAIL, "", properties, '"' * 256)])
     assert max(map(len, value.split("\n"))) < 998  # RFC 5322 section 2.1.1
-    assert [p for p in parse(value)[1][0][2]] == [(name, '"' * 256) for name in properties]
+    assert parse(value)[1][0][2] == [(name, '"' * 256) for name in properties]
 
 
 # --------------------------------------------------------------------- a strict reader of RFC 8601 section 2.2
@@ -180,7 +182,7 @@ def test_hostile_values_never_leave_their_place(results: list[AuthResult], auths
     words = [("spf" if r.method == "spf_helo" else r.method, r.result.value) for r in results]
     assert [clause[:2] for clause in clauses] == words
     for clause, result in zip(clauses, results, strict=True):
-        assert [name for name, _ in clause[2]] == list(result.properties)
+        assert [name for name, _ in clause[2]] == [name for name, given_ in result.properties.items() if given_]
         for written, given_ in [*((w, result.properties[n]) for n, w in clause[2]), (clause[3], result.reason)]:
             assert written == re.sub(r"[^ -~]", "?", given_ if len(given_) <= 256 else given_[:253] + "...")
 

@@ -582,6 +582,27 @@ async def test_what_the_next_terms_need_is_prefetched_once_something_must_be_wai
     assert not any("f.example" in name for name in dns.prefetched)
 
 
+async def test_each_term_is_prefetched_for_those_behind_it() -> None:
+    dns = PrefetchDNS({"example.org TXT": spf("include:a.example", "include:b.example", "a:c.example", "-all"),
+                       "a.example TXT": spf("-all"), "b.example TXT": spf("-all")})  # fmt: skip
+    await evaluate(dns)
+    assert dns.prefetched == ["b.example TXT", "c.example A", "c.example A"]
+
+
+async def test_exchanges_are_asked_in_the_order_of_their_preference() -> None:
+    mx: list[str | bytes] = ["20 c.example", "5 a.example", "10 b.example", "x d.example"]
+    dns = PrefetchDNS({"example.org TXT": spf("mx", "-all"), "example.org MX": mx})
+    await evaluate(dns)
+    assert dns.asked[2:] == ["d.example A", "a.example A", "b.example A", "c.example A"]
+    assert dns.prefetched == dns.asked[3:]
+
+
+async def test_of_an_endless_local_part_or_helo_name_255_octets_enter_macros() -> None:
+    dns = FakeDNS({"example.org TXT": spf("exists:%{l1}.x.example", "exists:%{h1}.x.example", "-all")})
+    await evaluate(dns, sender=b"a." * 200 + b"tail@example.org", helo=b"b." * 200 + b"tail")
+    assert dns.asked[1:] == ["a.x.example A", "b.x.example A"]
+
+
 async def test_no_more_is_prefetched_than_may_be_asked() -> None:
     dns = PrefetchDNS({"example.org TXT": spf(*numbered(30, "include:x{}.example"), "redirect=y.example")})
     await evaluate(dns, options=Spf(lookup_limit=4))
