@@ -9,6 +9,7 @@ import grp
 import logging
 import os
 import pwd
+import resource
 import selectors
 import signal
 import socket
@@ -35,6 +36,7 @@ log = logging.getLogger("authmilter.supervisor")
 BACKOFF_FIRST, BACKOFF_LAST = 0.1, 30.0
 HEALTHY_AFTER = 10.0  # a worker that lived this long starts its back-off afresh
 HEARTBEAT_LIMIT = 60.0  # a worker whose loop stood still this long is replaced
+WANTED_FILES = 65536
 GRACE = 5.0  # beyond drain_timeout, before what is left is killed
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
@@ -74,6 +76,7 @@ class Supervisor:
     def run(self) -> int:
         """Serve until SIGTERM; returns the exit status.  Raises StartError if a socket is not to be had."""
         milter = self.config.milter
+        _raise_file_limit()
         self.listeners = bind_all(
             milter.socket, mode=milter.socket_mode, group=milter.socket_group, backlog=milter.backlog
         )
@@ -343,6 +346,14 @@ def _cause(status: int) -> str:
     if os.WIFSIGNALED(status):
         return f"was killed by {signal.Signals(os.WTERMSIG(status)).name}"
     return f"ended with status {os.waitstatus_to_exitcode(status)}"
+
+
+def _raise_file_limit() -> None:
+    """A connection is one descriptor, and so is every question to the DNS: the usual 1024 are soon used up."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = WANTED_FILES if hard == resource.RLIM_INFINITY else min(hard, WANTED_FILES)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _drop_privileges(user: str, group: str) -> None:

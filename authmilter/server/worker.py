@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from authmilter.auth.signing import Signer
+from authmilter.cares import system_nameservers
 from authmilter.check import all_checks
 from authmilter.config import ini
 from authmilter.config.schema import Config
@@ -84,6 +85,7 @@ class Worker:
         return NativeEngine(self.session, idle_timeout=milter.idle_timeout, on_error=milter.on_error)
 
     def _resolver(self) -> CaresResolver:
+        self._system = system_nameservers()
         return CaresResolver(self.config.dns, on_query=self.metrics.dns_query, on_cache=self.metrics.dns_cache)
 
     def _build(self, dns: CaresResolver) -> None:
@@ -125,8 +127,8 @@ class Worker:
         old = self.config
         self.config, self.signer, self.senders = config, signer, senders
         configure(config.log.format, config.log.level)
-        if config.dns == old.dns:
-            self._build(self.dns)
+        if config.dns == old.dns and (config.dns.nameservers or self._system == system_nameservers()):
+            self._build(self.dns)  # the cache stays
             return
         before = self.dns
         self._build(self._resolver())
