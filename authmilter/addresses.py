@@ -170,6 +170,7 @@ _SIMPLE = re.compile(
 )
 
 
+@lru_cache(maxsize=64)  # of one message, checks and methods all ask for the author; at most 4 MB
 def _read(text: bytes) -> Author:
     simple = _SIMPLE.fullmatch(text)
     if simple is not None:
@@ -382,9 +383,8 @@ def _decoded(word: re.Match[bytes]) -> bytes:
     charset, encoding, content = word[1].partition(b"*")[0].decode("latin-1"), word[2], word[3]
     if encoding in b"bB":
         data = content.translate(None, _NOT_BASE64)
-        octets = binascii.a2b_base64(
-            data[: len(data) - (len(data) % 4 == 1)] + b"=="
-        )  # a stray last octet says nothing
+        # A last octet on its own holds six bits of nothing, but makes Python refuse the rest.
+        octets = binascii.a2b_base64(data[: len(data) - (len(data) % 4 == 1)] + b"==")
     else:
         octets = binascii.a2b_qp(content, header=True)
     try:

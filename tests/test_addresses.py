@@ -149,6 +149,7 @@ def from_fields(*values: bytes, name: bytes = b"From") -> Message:
         pytest.param(b"Doe, Jane <u@e.example>", "e.example", id="comma in the name, not quoted"),
         pytest.param(b"[Shop] Support <u@e.example>", "e.example", id="brackets in the name"),
         pytest.param(b"Tom &amp; Jerry <u@e.example>", "e.example", id="HTML in the name"),
+        pytest.param(b"Shop: Support <u@e.example>", "e.example", id="colon in the name, not quoted"),
         pytest.param(b"u@e.example <u@e.example>", "e.example", id="the same address as name, not quoted"),
         pytest.param(b"Jane @ Work <u@e.example>", "e.example", id="at sign before a word that is no domain"),
         pytest.param(b"u@e.example (Jane Doe)", "e.example", id="name as comment"),

@@ -247,7 +247,7 @@ def _names(options: Sign) -> tuple[tuple[str, bytes, bool], ...]:
 def _problems(name: str, options: Sign) -> Iterable[str]:
     """What is wrong with a section, key files left out."""
     domain = name.removeprefix("*.")
-    if name != "*" and to_ascii_domain(domain) != domain:
+    if name != "*" and (not domain or to_ascii_domain(domain) != domain):
         yield "the name of the section is no domain, *.domain or *"
     if options.domain and not to_ascii_domain(options.domain):
         yield f"domain: {options.domain!r} is no domain"

@@ -1,11 +1,9 @@
-from typing import Any
-
 import pytest
 
 from authmilter.addresses import Author
 from authmilter.auth.dmarc import DmarcEvaluation, evaluate
 from authmilter.evidence import AuthResult, Result
-from tests.auth.test_orgdomain import load, zone
+from tests.auth.test_orgdomain import zone
 from tests.fakes import FakeDNS
 
 
@@ -19,18 +17,6 @@ def spf(identifier: str, result: Result = Result.PASS) -> AuthResult:
 
 def dkim(identifier: str, result: Result = Result.PASS) -> AuthResult:
     return AuthResult("dkim", result, identifier)
-
-
-@pytest.mark.parametrize("case", load("policy-discovery.yml"))
-async def test_policy_discovery(case: dict[str, Any]) -> None:
-    dns = zone(case["records"])
-    if case.get("exists"):
-        dns.add(f"{case['from']} A", ["192.0.2.1"])
-    found = await evaluate(by(case["from"]), [], dns)
-    assert (found.policy_domain or None, found.policy or None) == (case["policy_domain"], case["policy"])
-    assert found.result.result == (Result.NONE if case["policy"] is None else Result.FAIL)
-    assert found.result.properties.get("policy.dmarc") == case["policy"]
-    assert found.result.properties["header.from"] == case["from"]
 
 
 EXAMPLE: dict[str, str | list[str]] = {"example.org": "v=DMARC1; p=reject"}

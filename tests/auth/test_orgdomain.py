@@ -1,32 +1,15 @@
-from typing import Any
-
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from authmilter.auth.orgdomain import Record, names, organizational_domain, parse_record, prefetch, walk
 from authmilter.errors import DnsTempError
 from tests.fakes import FakeDNS
-from tests.shared import shared
 
 
 def zone(records: dict[str, str | list[str]]) -> FakeDNS:
     """A DNS with the given policy records."""
     return FakeDNS({f"_dmarc.{n} TXT": [r] if isinstance(r, str) else r for n, r in records.items()})
-
-
-def load(name: str) -> list[Any]:
-    cases: list[Any] = yaml.safe_load(shared(f"dmarc-treewalk/{name}").read_text())
-    return [pytest.param(case, id=case["id"]) for case in cases]
-
-
-@pytest.mark.parametrize("case", load("organizational-domain.yml"))
-async def test_tree_walk(case: dict[str, Any]) -> None:
-    dns = zone(case["records"])
-    assert (await walk(case["start"], dns)).organizational_domain == case["org"]
-    assert dns.asked == [f"{name} TXT" for name in case["queries"]]
-    assert await organizational_domain(case["start"], dns) == case["org"]
 
 
 @pytest.mark.parametrize(
@@ -164,3 +147,17 @@ async def test_all_names_are_asked_for_before_the_first_answer_is_awaited() -> N
     again = Prefetching()
     prefetch("a.b.example", again)
     assert again.asked == dns.asked[:3]
+
+
+@pytest.mark.parametrize(
+    ("records", "domain"),
+    [
+        pytest.param({}, "a.example.org", id="none: the start itself"),
+        pytest.param({"example.org": "v=DMARC1"}, "example.org", id="the fewest labels"),
+        pytest.param({"example.org": "v=DMARC1; psd=n", "org": "v=DMARC1"}, "example.org", id="psd=n"),
+        pytest.param({"org": "v=DMARC1; psd=y"}, "example.org", id="psd=y above"),
+        pytest.param({"a.example.org": "v=DMARC1; psd=y", "org": "v=DMARC1"}, "a.example.org", id="psd=y at the start"),
+    ],
+)
+async def test_organizational_domain(records: dict[str, str | list[str]], domain: str) -> None:
+    assert await organizational_domain("a.example.org", zone(records)) == domain

@@ -197,7 +197,7 @@ async def test_the_same_results_as_pyspf(seed: int, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_the_same_void_lookups_as_pyspf_for_a_and_exists(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    # pyspf counts each question of mx and ptr, we count terms, and ptr not at all (see the module's docstring).
+    # pyspf counts each question of mx and ptr, we count terms, and ptr not at all (see spf_evaluation.py).
     def wanted(case: Case) -> bool:
         records = str([values for key, values in case.zone.items() if key.endswith(" TXT")]).lower()
         return not any(words in records for words in ("mx", "ptr", "%{p}"))

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-SLOW = 1.0
+SLOW = 0.7
 GOOD_IP, GOOD_NAME = "192.0.2.10", "mail.good.example"
 BAD_IP = "203.0.113.66"  # has no reverse DNS
 

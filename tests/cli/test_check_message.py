@@ -1,0 +1,214 @@
+"""`authmilter check-message` as an administrator runs it: a process, a file, a DNS server over sockets."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from authmilter.cli.check_message import parse_time, split, with_crlf
+from tests.dnsserver import DNSServer
+
+ZONE = {
+    "example.org TXT": ["v=spf1 ip4:192.0.2.0/24 -all"],
+    "_dmarc.example.org TXT": ["v=DMARC1; p=reject"],
+    "7.2.0.192.in-addr.arpa PTR": ["mail.example.org."],
+    "mail.example.org A": ["192.0.2.7"],
+    "slow.example TXT": ["v=spf1 -all"],
+}
+MESSAGE = b"From: Alice <alice@example.org>\nTo: bob@example.net\nSubject: hi\n\nHello\n"
+
+
+@pytest.fixture(scope="module")
+def dns() -> Iterator[DNSServer]:
+    with DNSServer(ZONE, {"slow.example": "servfail"}) as server:
+        yield server
+
+
+class Runner:
+    def __init__(self, folder: Path, dns: DNSServer) -> None:
+        self.folder = folder
+        (folder / "am.ini").write_text(f"[dns]\nnameservers = {dns.address}\n")
+        self.message = folder / "message.eml"
+        self.message.write_bytes(MESSAGE)
+
+    def __call__(
+        self, *args: str, ip: str = "192.0.2.7", stdin: bytes | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        words = [
+            "--ip",
+            ip,
+            "--helo",
+            "mail.example.org",
+            "--mail-from",
+            "alice@example.org",
+            "--rcpt",
+            "bob@example.net",
+        ]
+        done = subprocess.run(
+            [sys.executable, "-m", "authmilter", "-c", str(self.folder / "am.ini"), "check-message", *words, *args],
+            capture_output=True,
+            input=stdin,
+            timeout=60,
+        )
+        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    def json(self, *args: str, ip: str = "192.0.2.7") -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self("--json", *args, str(self.message), ip=ip).stdout)
+        return found
+
+    def configure(self, text: str) -> None:
+        with (self.folder / "am.ini").open("a") as file:
+            file.write(text)
+
+
+@pytest.fixture
+def check(tmp_path: Path, dns: DNSServer) -> Runner:
+    return Runner(tmp_path, dns)
+
+
+def test_good_mail(check: Runner) -> None:
+    done = check(str(check.message))
+    assert done.returncode == 0
+    assert "action     accept at eom, inbound" in done.stdout
+    assert "\x1b" not in done.stdout  # plain text in a pipe
+    assert done.stderr == ""
+
+
+def test_a_spoof(check: Runner) -> None:
+    done = check(str(check.message), ip="203.0.113.1")
+    assert done.returncode == 1
+    assert "DMARC policy for example.org" in done.stdout
+
+
+def test_the_json_of_the_contract(check: Runner) -> None:
+    found = check.json(ip="203.0.113.1")
+    assert found["action"] == "reject"
+    assert found["stage"] == "eom"
+    assert found["direction"] == "inbound"
+    assert found["score"] == 0.0
+    assert (found["reply"]["code"], found["reply"]["enhanced"]) == (550, "5.7.26")
+    assert [r["method"] for r in found["results"]] == ["iprev", "spf_helo", "spf", "dkim", "dmarc"]
+    assert set(found["results"][0]) == {"method", "result", "identifier", "properties", "reason"}
+    assert found["authentication_results"] == found["edits"][-1]["value"]
+    assert {"op", "index", "name", "value"} == set(found["edits"][0])
+    assert "reference" not in found
+
+
+def test_findings_have_score_and_stage(check: Runner) -> None:
+    check.message.write_bytes(MESSAGE.replace(b"From: Alice <alice@example.org>\n", b""))
+    found = check.json()
+    assert found["findings"] == [
+        {"symbol": "ambiguous_from", "score": 0.0, "detail": "no From field", "stage": "eom"},
+    ]
+    assert found["reply"]["text"].startswith("From header field can't be used: no From field")
+
+
+def test_a_temperror_that_is_deferred(check: Runner) -> None:
+    check.configure("[spf]\non_temperror = defer\n")
+    done = check("--mail-from", "a@slow.example", str(check.message))
+    assert done.returncode == 75
+    assert "451 4.7.24" in done.stdout
+
+
+def test_outbound(check: Runner) -> None:
+    found = check.json("--auth-user", "alice")
+    assert (found["direction"], found["results"], found["signed"]) == (
+        "outbound", [], "no: no [sign] section for example.org",
+    )  # fmt: skip
+
+
+def test_standard_input(check: Runner) -> None:
+    assert check("-", stdin=MESSAGE).returncode == 0
+
+
+def test_all_references_answer(check: Runner) -> None:
+    found = check.json("--reference")["reference"]
+    assert found["pyspf"] == ["pass for alice@example.org: sender SPF authorized"]
+    assert found["dkimpy"] == ["no signature"]
+    assert "dmarc=pass" in " ".join(found["authres"])
+
+
+@pytest.mark.slow
+def test_a_reference_that_hangs_is_given_up(check: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    from authmilter.auth import second_opinion
+
+    monkeypatch.setattr(second_opinion, "SECONDS", 2)
+    bait = b"DKIM-Signature: v=1; a=rsa-sha256; d=example.org; s=s; h=from; c=relaxed/relaxed; bh=; b=\r\n"
+    raw = bait + b"From: a@example.org\r\n\r\n" + b" " * 200_000 + b"x\r\n"
+    found = second_opinion.ask(
+        ip="192.0.2.7", helo="h.example", mail_from="a@example.org", nameservers=["127.0.0.1:1"], raw=raw, field=""
+    )
+    assert set(found) == {"pyspf", "dkimpy", "authres"}
+    assert all(found.values())
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n  \n"])
+def test_an_empty_file_is_unreadable_input(check: Runner, content: bytes) -> None:
+    check.message.write_bytes(content)
+    done = check(str(check.message))
+    assert done.returncode == 65
+    assert "there is no message in it" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "words"),
+    [
+        (["no-such-file"], 65, "no-such-file"),
+        (["--at", "yesterday", "FILE"], 65, "--at yesterday: neither ISO 8601 nor seconds"),
+        (["--ip", "1.2.3", "FILE"], 65, "1.2.3"),
+        ([], 64, "name the FILE"),
+    ],
+)
+def test_bad_arguments(check: Runner, args: list[str], status: int, words: str) -> None:
+    done = check(*[str(check.message) if a == "FILE" else a for a in args])
+    assert (done.returncode, done.stdout) == (status, "")
+    assert words in done.stderr
+
+
+def test_a_bad_configuration(check: Runner) -> None:
+    check.configure("[polcy]\n")
+    done = check(str(check.message))
+    assert done.returncode == 78
+    assert "did you mean" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0", 0.0),
+        ("1700000000.5", 1700000000.5),
+        ("2023-11-14T22:13:20", 1700000000.0),
+        ("2023-11-14T22:13:20Z", 1700000000.0),
+        ("2023-11-14T23:13:20+01:00", 1700000000.0),
+        ("2023-11-14", 1699920000.0),
+    ],
+)
+def test_times(text: str, expected: float) -> None:
+    assert parse_time(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("raw", "fields", "body"),
+    [
+        (b"A: b\r\n\r\nbody\r\n", [(b"A", b" b")], b"body\r\n"),
+        (b"A: b\n\nbody\n", [(b"A", b" b")], b"body\r\n"),
+        (b"A: b\r\n c\r\n\r\n", [(b"A", b" b\r\n c")], b""),
+        (b"From x Mon\nA: b\n\n", [(b"A", b" b")], b""),
+        (b"A: b", [(b"A", b" b")], b""),
+        (b"A: b\r\nno field\r\nrest", [(b"A", b" b")], b"no field\r\nrest"),
+        (b"A : b\r\nB:\r\n\r\n", [(b"A ", b" b"), (b"B", b"")], b""),
+        (b"\r\nbody", [], b"body"),
+        (b"A: b\rc\r\n\r\nx\ny", [(b"A", b" b\rc")], b"x\ny"),
+        (b" folded first\r\n\r\n", [], b" folded first\r\n\r\n"),
+    ],
+)
+def test_messages_are_split_as_an_mta_does(raw: bytes, fields: list[tuple[bytes, bytes]], body: bytes) -> None:
+    assert split(raw) == (fields, body)
+
+
+def test_crlf_is_left_alone() -> None:
+    assert with_crlf(b"A: b\r\n\r\nx\ny\r\n") == b"A: b\r\n\r\nx\ny\r\n"
