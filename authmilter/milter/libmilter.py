@@ -10,7 +10,10 @@ What libmilter and pymilter do that the native engine does not, none of which a 
 * HELO, host and field names that are not UTF-8 never reach a callback.  What was lost is recovered from the exception
   (see `_lost`), except the value of the field and the answer to the HELO.
 * A busy callback can hold up other connections for seconds, and over TCP two small writes in a row wait 40 ms.
+* A macro packet with a name but no value makes it read beyond its memory.
 * The listener looks only every five seconds whether it should stop, so it is never stopped: see `_swap_listener`.
+* A thread of its own waits for SIGTERM, SIGHUP and SIGINT, and abandons all messages.  A process that ignores these
+  signals (SIG_IGN, not blocked) keeps them from it; a Python handler does not, since either may get the signal.
 
 libmilter keeps its state in the process: one engine in a process, once.
 """

@@ -245,8 +245,8 @@ async def _serve(engine_name: str, address: str, options: dict[str, Any]) -> Non
         engine = LibmilterEngine(new_session, **options)
     sock = listen(address)
     loop = asyncio.get_running_loop()
-    for number_of_signal in (signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number_of_signal, tell, [0, "signal", number_of_signal])
+    for number_of_signal in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number_of_signal, signal.SIG_IGN)  # as workers do
     where = address_of(sock)
     await engine.serve([sock])
     tell([0, "listens", where])

@@ -1,0 +1,277 @@
+"""What only the native engine does, on the event loop of the test."""
+
+import asyncio
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from authmilter.milter.native import NativeEngine
+from authmilter.model import Stage
+from tests.milter.client import ClosedError, MilterClient, Reply, pack
+from tests.milter.recording import RecordingSession, address_of, listen
+
+Run = Callable[[Callable[[str], Any]], Awaitable[Any]]
+
+
+class Running:
+    """An engine and what its sessions heard."""
+
+    def __init__(self, **options: Any) -> None:
+        self.calls: list[list[Any]] = []
+        self.ended = asyncio.Event()
+        options = {"idle_timeout": 60.0, "on_error": "tempfail", **options}
+        self.engine = NativeEngine(self._session, **options)
+        self.address = ""
+
+    def _session(self) -> RecordingSession:
+        return RecordingSession(self._tell, 1, [stage.label for stage in Stage])
+
+    def _tell(self, call: list[Any]) -> None:
+        self.calls.append(call[1:])
+        if call[1] == "close":
+            self.ended.set()
+
+    async def start(self, address: str) -> None:
+        sock = listen(address)
+        self.address = address_of(sock)
+        await self.engine.serve([sock])
+
+
+@pytest.fixture
+async def started(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Running]]]:
+    """Starts an engine over a unix socket, or another `family`."""
+    all_running: list[Running] = []
+
+    async def start(family: str = "unix", **options: Any) -> Running:
+        running = Running(**options)
+        all_running.append(running)
+        await running.start(f"{family}:{tmp_path}/milter")
+        return running
+
+    yield start
+    for running in all_running:
+        await running.engine.drain(0)
+
+
+Started = Callable[..., Awaitable[Running]]
+
+
+def _begin(address: str) -> MilterClient:
+    mta = MilterClient(address)
+    mta.negotiate()
+    mta.connect()
+    mta.helo()
+    return mta
+
+
+async def test_a_header_packet_over_4_mb_is_cut_and_said_so(started: Started) -> None:
+    running = await started()
+
+    def talk() -> None:
+        with _begin(running.address) as mta:
+            fields = [(b"X-Long", b" " + b"v" * 5_000_000), (b"Subject", b" test")]
+            assert mta.message(fields=fields).final == Reply("c")
+            mta.quit()
+
+    await asyncio.to_thread(talk)
+    await running.ended.wait()
+    assert [call for call in running.calls if call[0] == "header"] == [
+        ["header", b"X-Long", 4 * 1024 * 1024 - 8 + 1 - 1, "oversized"],
+        ["header", b"Subject", b" test"],
+    ]
+
+
+async def test_a_body_packet_over_4_mb_reaches_the_session_whole(started: Started) -> None:
+    running = await started()
+
+    def talk() -> None:
+        with _begin(running.address) as mta:
+            assert mta.message(body=b"v" * 9_000_000, chunk=9_000_000).final == Reply("c")
+            mta.quit()
+
+    await asyncio.to_thread(talk)
+    await running.ended.wait()
+    assert sum(
+        call[1] if isinstance(call[1], int) else len(call[1]) for call in running.calls if call[0] == "body"
+    ) == (9_000_000)
+
+
+async def test_a_packet_of_4_gb_ends_the_connection_at_once(started: Started) -> None:
+    running = await started()
+
+    def talk() -> None:
+        with _begin(running.address) as mta:
+            mta.socket.sendall(struct.pack(">I", 0xFFFFFFFF) + b"B")
+            with pytest.raises(ClosedError):
+                mta.receive()
+
+    await asyncio.to_thread(talk)
+    await running.ended.wait()
+
+
+async def test_a_command_before_the_negotiation_ends_the_connection(started: Started) -> None:
+    running = await started()
+
+    def talk() -> None:
+        with MilterClient(running.address) as mta, pytest.raises(ClosedError):
+            mta.connect()
+
+    await asyncio.to_thread(talk)
+    assert running.calls == []
+
+
+async def test_one_octet_at_a_time(started: Started) -> None:
+    running = await started("inet")
+
+    def talk() -> None:
+        with _begin(running.address) as mta:
+            octets = pack("M", b"<a@example.org>\0") + pack("R", b"<b@example.net>\0") + pack("N") + pack("E")
+            for octet in octets:
+                mta.socket.sendall(bytes([octet]))
+            assert [mta.receive() for _ in range(4)] == [Reply("c")] * 4
+            mta.quit()
+
+    await asyncio.to_thread(talk)
+    await running.ended.wait()
+    assert [call[0] for call in running.calls][2:] == ["mail", "rcpt", "end_of_headers", "end_of_message", "close"]
+
+
+async def test_edits_and_verdict_leave_in_one_piece(started: Started) -> None:
+    running = await started("inet")
+
+    def talk() -> bytes:
+        with _begin(running.address) as mta:
+            mta.mail(b"<a@example.org>", b"eom=edit")
+            mta.send("E")
+            data = mta.socket.recv(65536)
+            mta.quit()
+            return data
+
+    data = await asyncio.to_thread(talk)
+    assert data.endswith(pack("c"))
+    assert data.count(b"Authentication-Results\0") == 3
+
+
+async def test_accepted_connections_do_not_wait_for_acknowledgements(started: Started) -> None:
+    running = await started("inet")
+    reader, writer = await asyncio.open_connection(*_tcp(running.address))
+    writer.write(pack("O", struct.pack(">III", 6, 0x1FF, 0x1FFFFF)))
+    await reader.readexactly(4)
+    (connection,) = running.engine._connections
+    sock = connection._transport.get_extra_info("socket")
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+    writer.close()
+    await writer.wait_closed()
+
+
+def _tcp(address: str) -> tuple[str, int]:
+    port, _, host = address.partition(":")[2].partition("@")
+    return host, int(port)
+
+
+async def test_a_silent_connection_is_closed_and_a_busy_one_is_not(started: Started) -> None:
+    running = await started(idle_timeout=0.2)
+
+    def silent() -> None:
+        with _begin(running.address) as mta, pytest.raises(ClosedError):
+            mta.receive()
+
+    def busy() -> None:
+        with _begin(running.address) as mta:
+            mta.mail(b"<a@example.org>", b"eom=sleep")
+            assert mta.end_of_message().final == Reply("c")
+            mta.quit()
+
+    await asyncio.gather(asyncio.to_thread(silent), asyncio.to_thread(busy))
+    assert ["end_of_message", {}] in running.calls
+
+
+async def test_a_busy_session_holds_the_mta_up(started: Started) -> None:
+    running = await started()
+    reader, writer = await asyncio.open_unix_connection(running.address.removeprefix("unix:"))
+    writer.write(pack("O", struct.pack(">III", 6, 0x1FF, 0x1FFFFF)) + pack("M", b"<a@b>\0eom=sleep\0") + pack("E"))
+    writer.write(pack("Z", b"x" * 60_000) * 400)
+    await reader.readexactly(4)
+    await asyncio.sleep(0.15)
+    (connection,) = running.engine._connections
+    assert connection._paused
+    assert connection._inbox_size < 1_000_000
+    await asyncio.wait_for(writer.drain(), 5)
+    writer.write(pack("Q"))
+    said = await asyncio.wait_for(reader.read(), 5)
+    assert said.count(pack("c")) == 402
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_an_mta_that_reads_no_replies_is_held_up_and_closed(started: Started) -> None:
+    running = await started(idle_timeout=0.5)
+    reader, writer = await asyncio.open_unix_connection(running.address.removeprefix("unix:"), limit=1000)
+    writer.write(pack("O", struct.pack(">III", 6, 0x1FF, 0x1FFFFF)))
+    unknown = pack("Z") * 10_000
+
+    async def flood() -> None:
+        while True:
+            writer.write(unknown)
+            await writer.drain()
+
+    with pytest.raises((ConnectionError, TimeoutError)):
+        await asyncio.wait_for(flood(), 10)
+    assert running.engine.active == 0
+    writer.close()
+    del reader
+
+
+async def test_a_client_that_leaves_while_its_verdict_is_made(started: Started) -> None:
+    running = await started()
+
+    def talk() -> None:
+        with _begin(running.address) as mta:
+            mta.mail(b"<a@example.org>", b"eom=sleep")
+            mta.send("E")
+
+    await asyncio.to_thread(talk)
+    await asyncio.wait_for(running.ended.wait(), 5)
+    assert [call[0] for call in running.calls][-3:] == ["end_of_message", "abort", "close"]
+    assert running.engine.active == 0
+
+
+async def test_drain_closes_a_connection_between_smtp_sessions_at_once(started: Started) -> None:
+    running = await started()
+    loop = asyncio.get_running_loop()
+
+    def talk() -> MilterClient:
+        mta = _begin(running.address)
+        assert mta.message().final == Reply("c")
+        mta.quit_new_connection()
+        return mta
+
+    mta = await asyncio.to_thread(talk)
+    await running.ended.wait()
+    begin = loop.time()
+    assert running.engine.active == 1
+    assert await running.engine.drain(10) == 0
+    assert loop.time() - begin < 1
+    mta.close()
+
+
+async def test_two_engines_share_a_socket(tmp_path: Path) -> None:
+    first, second = Running(), Running()
+    await first.start(f"unix:{tmp_path}/milter")
+    (server,) = first.engine._servers
+    await second.engine.serve([socket.socket(fileno=socket.dup(server.sockets[0].fileno()))])
+
+    def talk() -> None:
+        with _begin(first.address) as mta:
+            assert mta.message().final == Reply("c")
+            mta.quit()
+
+    await first.engine.drain(0)
+    assert Path(first.address.removeprefix("unix:")).exists()
+    await asyncio.to_thread(talk)
+    await second.ended.wait()
+    assert await second.engine.drain(0) == 0
