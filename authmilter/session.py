@@ -9,16 +9,16 @@ of HELO.
 
 import asyncio
 import logging
-import secrets
+import os
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Any
 
 from authmilter.addresses import author, parse_path, to_ascii_domain
 from authmilter.auth import dkim, dmarc, results_header
-from authmilter.auth.signing import Choice, Signer
+from authmilter.auth.signing import Choice, Signer, SigningError
 from authmilter.check import Check
 from authmilter.config.schema import Config
 from authmilter.evidence import AuthResult, Finding, Result
@@ -109,14 +109,14 @@ class Session:
         self._reset_message()
 
     def _reset_message(self) -> None:
-        self.reference = "am-" + secrets.token_hex(5)
+        self.reference = "am-" + os.urandom(5).hex()
         self._started = time.perf_counter()
         self._fields: list[HeaderField] = []
         self._header_size = 0
         self._oversized = ""
         self._body_size = 0
         self._body_wanted = True
-        self._hashers: dict[BodyHashKey, dkim.BodyHasher] = {}
+        self._hashes: dkim.BodyHashes | None = None
         self._signatures: tuple[dkim.Signature, ...] = ()
         self._choice: Choice | None = None
         self._in_message = False
@@ -253,7 +253,7 @@ class Session:
             if self._config.dmarc.enabled:
                 for domain in author(message).domains[:1]:
                     dmarc.prefetch(domain, self.rules.dns)
-        self._hashers = {key: dkim.BodyHasher(key) for key in keys}
+        self._hashes = dkim.BodyHashes(keys) if keys else None
         return await self._stage(Stage.EOH)
 
     def body(self, chunk: bytes) -> bool:
@@ -265,12 +265,12 @@ class Session:
         if self._body_size > self._config.milter.max_message_size and not outbound:
             # Our own mail is hashed to its end whatever its size: a signature needs all of it.
             self._too_large("body")
-            self._hashers = {}
+            self._hashes = None
             self._body_wanted = False
             return False
-        for hasher in self._hashers.values():
-            hasher.update(chunk)
-        return bool(self._hashers)
+        if self._hashes is not None:
+            self._hashes.update(chunk)
+        return True
 
     async def end_of_message(self, macros: Mapping[bytes, bytes]) -> Verdict:
         """The verdict on the message, with the edits to its header section."""
@@ -278,9 +278,8 @@ class Session:
         message = self.tx.message
         if not message.fields and self._fields:
             message = Message(tuple(self._fields))  # an MTA that was told not to send EOH
-        message = message.with_body(
-            self._body_size, {key: hasher.finish() for key, hasher in self._hashers.items()}, self._oversized
-        )
+        hashes = self._hashes.finish() if self._hashes is not None else {}
+        message = message.with_body(self._body_size, hashes, self._oversized)
         self.tx = replace(self.tx, message=message)
         outbound = self.tx.envelope.direction is Direction.OUTBOUND
         ruling, authentication_results, signed = await (self._outbound() if outbound else self._inbound())
@@ -303,7 +302,7 @@ class Session:
         self._waiting = [(stage, task) for stage, task in self._waiting if stage < Stage.MAIL]
         self._in_message = False
         self.tx = self._greeted
-        self._hashers = {}
+        self._hashes = None
         self._fields = []
 
     def close(self) -> None:
@@ -417,19 +416,7 @@ class Session:
         deadline = started + config.milter.message_timeout
         await self._gather(config.milter.message_timeout)
         if not self._trusted_relay:
-            if config.dkim.enabled:
-                self._add_results(
-                    await self._within_deadline(
-                        deadline,
-                        self.rules.pipeline.dkim(self.tx, self._signatures),
-                        [AuthResult("dkim", Result.TEMPERROR, reason="not done in time")],
-                    )
-                )
-            if config.dmarc.enabled:
-                timed_out = AuthResult("dmarc", Result.TEMPERROR, reason="not done in time")
-                self._add_results(
-                    [await self._within_deadline(deadline, self.rules.pipeline.dmarc(self.tx), timed_out)]
-                )
+            await self._authenticate(max(0.01, deadline - time.perf_counter()))
             found, waiting = self.rules.pipeline.start(Stage.EOM, self.tx)
             self._add(Stage.EOM, found)
             if waiting:
@@ -447,12 +434,19 @@ class Session:
         self.rules.observer.stage_done(Stage.EOM, time.perf_counter() - started)
         return ruling, value, ""
 
-    async def _within_deadline(self, deadline: float, work: Awaitable[Any], late: Any) -> Any:
+    async def _authenticate(self, timeout: float) -> None:  # noqa: ASYNC109  what is late becomes a temperror
+        """DKIM, and DMARC on top of it."""
+        missing = [method for method in ("dkim", "dmarc") if getattr(self._config, method).enabled]
         try:
-            async with asyncio.timeout(max(0.01, deadline - time.perf_counter())):
-                return await work
+            async with asyncio.timeout(timeout):
+                if self._config.dkim.enabled:
+                    self._add_results(await self.rules.pipeline.dkim(self.tx, self._signatures))
+                    missing.remove("dkim")
+                if self._config.dmarc.enabled:
+                    self._add_results([await self.rules.pipeline.dmarc(self.tx)])
+                    missing.remove("dmarc")
         except TimeoutError:
-            return late
+            self._add_results([AuthResult(name, Result.TEMPERROR, reason="not done in time") for name in missing])
 
     async def _outbound(self) -> tuple[Ruling, str, str]:
         started = time.perf_counter()
@@ -480,6 +474,8 @@ class Session:
             return [], f"no: {choice.reason}"
         try:
             edits = self.rules.signer.sign(choice, self.tx.message, self.rules.clock())
+        except SigningError as error:
+            return [], f"no: {error}"
         except Exception:
             log.exception("signing failed; the message goes on unsigned")
             for key in choice.keys:

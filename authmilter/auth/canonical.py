@@ -141,22 +141,21 @@ class BodyHashes:
         Where the canonical body is shorter than the wanted length, the digest is that of all there is.
         """
         done = {name: stream.finish() for name, stream in self._streams.items()}
-        hashes = {}
-        for key in self._keys:
-            digests, whole = done[key.canonicalization]
-            digest = whole.digest if key.length is None else digests.get(key.length, whole.digest)
-            hashes[key] = BodyHash(digest, whole.total)
-        return hashes
+        return {key: _pick(key.length, *done[key.canonicalization]) for key in self._keys}
 
 
 class BodyHasher:
     """One hash of one body; `BodyHashes` takes several at the cost of one."""
 
     def __init__(self, key: BodyHashKey) -> None:
-        self._key = key
-        self._hashes = BodyHashes((key,))
-        self.update = self._hashes.update
+        self._length = key.length
+        self._stream = _BodyStream(key.canonicalization == "relaxed", () if key.length is None else (key.length,))
+        self.update = self._stream.update
 
     def finish(self) -> BodyHash:
         """The hash; call it once, after the last `update`."""
-        return self._hashes.finish()[self._key]
+        return _pick(self._length, *self._stream.finish())
+
+
+def _pick(length: int | None, digests: dict[int, bytes], whole: BodyHash) -> BodyHash:
+    return whole if length is None else BodyHash(digests.get(length, whole.digest), whole.total)

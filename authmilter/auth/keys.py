@@ -115,6 +115,12 @@ def load_private_key(path: str) -> PrivateKey:
             text = file.read(_MAX_FILE)
     except OSError as error:
         raise ValueError(f"{path}: can't be read: {error.strerror}") from None
+    return _private_key(path, text)
+
+
+@lru_cache(maxsize=4096)
+def _private_key(path: str, text: bytes) -> PrivateKey:
+    """Kept, so that a reload parses only what has changed."""
     if b"-----BEGIN" not in text:
         try:
             return Ed25519PrivateKey.from_private_bytes(b64decode(b"".join(text.split()), validate=True))

@@ -304,8 +304,7 @@ class _Connection(asyncio.Protocol):
             return not self._engine.draining
         elif letter == wire.NEGOTIATE:
             self._negotiate(content)
-        elif letter != wire.UNKNOWN or not chosen.steps & wire.NO_REPLY_UNKNOWN:
-            # The MTA waits for an answer to whatever it says; this is the one that changes nothing.
+        else:  # an SMTP command unknown to the MTA, or a packet unknown to us: the MTA waits for an answer to either
             self._replies.append(wire.SAY_CONTINUE)
         return True
 

@@ -33,7 +33,6 @@ NEGOTIATE: Final = ord("O")
 QUIT: Final = ord("Q")
 RCPT: Final = ord("R")
 DATA: Final = ord("T")
-UNKNOWN: Final = ord("U")
 _BODY_LETTERS: Final = (BODY, END_OF_MESSAGE)
 
 # Actions (SMFIF_*)
@@ -59,7 +58,6 @@ NO_REPLY: Final[Mapping[Stage, int]] = {
     Stage.EOH: 0x040000,
     Stage.BODY: 0x080000,
 }
-NO_REPLY_UNKNOWN: Final = 0x020000
 
 OLDEST: Final = 2
 NEWEST: Final = 6

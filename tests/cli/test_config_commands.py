@@ -9,8 +9,9 @@ import pytest
 
 from authmilter import __version__
 from authmilter.cli.__main__ import VERBS, main
+from authmilter.cli.manual import page
 from authmilter.config import ini
-from authmilter.config.manual import render_manual, render_sample
+from authmilter.config.manual import render_sample
 
 FULL = """\
 [milter]
@@ -114,11 +115,11 @@ def test_show_config_defaults_is_the_same_with_any_file(full: str, capsys: pytes
 
 
 def test_manual_prints_the_page_and_the_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for words, expected in ((["manual"], render_manual()), (["manual", "--sample"], render_sample())):
+    for words, expected in ((["manual"], page()), (["manual", "--sample"], render_sample())):
         assert main(words) == 0
         assert capsys.readouterr().out == expected
     assert main(["manual", "--write", str(tmp_path)]) == 0
-    assert (tmp_path / "authmilter.conf.5").read_text() == render_manual()
+    assert (tmp_path / "authmilter.conf.5").read_text() == page()
     assert (tmp_path / "authmilter.ini.sample").read_text() == render_sample()
 
 

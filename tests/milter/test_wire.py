@@ -52,12 +52,12 @@ def header(data: bytes) -> tuple[bytes, bytes]:
             wire.read_connect,
             (b"client.example.net", "4", 40000, b"192.0.2.7"),
         ),
-        ("CONNECT IPv6", "C", wire.read_connect, (b"client.example.net", "6", 40000, b"2001:db8::7")),
+        ("CONNECT IPv6", "C", wire.read_connect, (b"client.example.net", "6", 40001, b"2001:db8::7")),
         (
             "CONNECT IPv6 with the IPv6: prefix some MTAs send",
             "C",
             wire.read_connect,
-            (b"client.example.net", "6", 40000, b"2001:db8::7"),
+            (b"client.example.net", "6", 40001, b"2001:db8::7"),
         ),
         ("CONNECT unix socket", "C", wire.read_connect, (b"localhost", "L", 0, b"/run/x.sock")),
         (
@@ -76,7 +76,7 @@ def header(data: bytes) -> tuple[bytes, bytes]:
         ("MAIL null sender", "M", wire.read_arguments, (b"<>",)),
         ("RCPT", "R", wire.read_arguments, (b"<b@example.com>",)),
         ("HEADER", "L", header, (b"Subject", b"hello")),
-        ("HEADER folded (line ends inside are LF)", "L", header, (b"Received", b"from a\r\n by b")),
+        ("HEADER folded (line ends inside are LF)", "L", header, (b"Received", b"from a\r\n\tby b")),
         ("HEADER with a leading space kept (SMFIP_HDR_LEADSPC)", "L", header, (b"Subject", b" hello")),
         ("HEADER empty value", "L", header, (b"X-Empty", b"")),
         ("BODY", "B", bytes, b"line 1\r\nline 2\r\n"),
