@@ -26,13 +26,14 @@ class Dialogue:
     decide without those facts could be wrong.
     """
 
-    __slots__ = ("_failed_at", "_failure", "_new_session", "in_message", "session", "wants_body")
+    __slots__ = ("_failed_at", "_failure", "_new_session", "begun", "in_message", "session", "wants_body")
 
     def __init__(self, new_session: Callable[[], Session], on_error: str) -> None:
         self._new_session = new_session
         self._failure = CONTINUE if on_error == "accept" else TEMPFAIL
         self._failed_at: Stage | None = None
         self.session: Session | None = None
+        self.begun = False  # an SMTP session is under way
         self.in_message = False  # between MAIL and its end
         self.wants_body = True
 
@@ -42,8 +43,9 @@ class Dialogue:
         _log.exception("session failed in %s", what)
 
     def begin(self) -> None:
-        """Make a session if there is none: at the first word of an SMTP session."""
-        if self.session is None:
+        """Make a session, at the first word of an SMTP session; once, since a later one would lack the facts so far."""
+        if not self.begun:
+            self.begun = True
             self._failed_at = None
             try:
                 self.session = self._new_session()
@@ -158,6 +160,7 @@ class Dialogue:
     def close(self) -> None:
         """The SMTP session, if there is one, ends here."""
         self.abort()
+        self.begun = False
         session, self.session = self.session, None
         if session is not None:
             try:

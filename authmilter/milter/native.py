@@ -201,7 +201,7 @@ class _Connection(asyncio.Protocol):
 
     def leave(self) -> None:
         """Close if the MTA has no SMTP session here: it said that the next one will follow."""
-        if self._chosen is not None and self._dialogue.session is None and self.task is not None:
+        if self._chosen is not None and not self._dialogue.begun and self.task is not None:
             self.task.cancel()
 
     def leave_if_silent_since(self, limit: float) -> None:

@@ -136,11 +136,19 @@ class Postfix:
         self, addr: str = "", name: str = "", helo: str = "client.test", login: str = "", timeout: float = 30.0
     ) -> Iterator[Client]:
         """A greeted session, as another client if `addr` or `login` is given."""
-        with Client("127.0.0.1", self.port, local_hostname=helo, timeout=timeout) as client:
+        client = Client("127.0.0.1", self.port, local_hostname=helo, timeout=timeout)
+        try:
             if addr or login:
                 client.xclient(addr=addr, name=name, login=login)
             client.ehlo_or_helo_if_needed()
             yield client
+        except BaseException:
+            client.close()  # perhaps within a message, where QUIT would be text
+            raise
+        try:
+            client.quit()
+        except smtplib.SMTPServerDisconnected:
+            pass  # Postfix closed after a 421, which was answer enough
 
     def send(
         self,
