@@ -120,7 +120,7 @@ class Channel:
         self._id = _ffi.new("unsigned short *")
 
     def ask(self, name: str, rdtype: str, tell: Callable[[Reply], None]) -> None:
-        """Ask for a name of printable ASCII; `tell` is called once, perhaps before this returns."""
+        """Ask for a name of letters, digits and ``-._/*``; `tell` is called once, perhaps before this returns."""
         kind = TYPES[rdtype]
         handle = _ffi.new_handle(tell)
         _asked[handle] = kind, tell
@@ -165,18 +165,28 @@ def system_nameservers() -> list[str]:
 
 
 def usable_name(name: str) -> bool:
-    """Can this be asked, and shown: labels of 1 to 63 octets, 253 in all, printable ASCII without space or backslash.
-
-    The limits are RFC 1035 section 2.3.4; c-ares reads and writes a backslash as the start of an escape.
-    """
+    """Can this be asked: labels of 1 to 63 octets, 253 in all (RFC 1035 section 2.3.4), printable ASCII?"""
     return (
         name.isascii()
         and name.isprintable()
-        and " " not in name
-        and "\\" not in name
         and len(name) <= 253
         and all(0 < len(label) < 64 for label in name.split("."))
     )
+
+
+def host_name(text: str) -> str | None:
+    """A name in a record, from zone file text; "" for the root.
+
+    In lower case, without final dot; None for one with octets that no host name has: nothing can be done with it.
+    """
+    name = text.removesuffix(".").lower()
+    return name if not name or ("\\" not in name and usable_name(name)) else None  # a backslash starts an escape
+
+
+def mail_exchange(preference: int, text: str) -> str | None:
+    """An MX record as `interfaces.Answer` has it, or None."""
+    host = host_name(text)
+    return None if host is None else f"{preference} {host or '.'}"
 
 
 def _tries(timeout: float) -> int:
@@ -255,20 +265,12 @@ def _txt(record: Any) -> bytes:
 
 
 def _ptr(record: Any) -> str | None:
-    return _host(record, _lib.ARES_RR_PTR_DNAME)
+    return host_name(_text(_lib.ares_dns_rr_get_str(record, _lib.ARES_RR_PTR_DNAME))) or None
 
 
 def _mx(record: Any) -> str | None:
-    host = _host(record, _lib.ARES_RR_MX_EXCHANGE, root=".")
-    return None if host is None else f"{_lib.ares_dns_rr_get_u16(record, _lib.ARES_RR_MX_PREFERENCE)} {host}"
-
-
-def _host(record: Any, key: int, root: str | None = None) -> str | None:
-    """A name in a record, in lower case; None for one with octets that no host name has: nothing can be done with it."""
-    name = _text(_lib.ares_dns_rr_get_str(record, key)).removesuffix(".")
-    if not name:
-        return root
-    return name.lower() if usable_name(name) else None
+    preference = _lib.ares_dns_rr_get_u16(record, _lib.ARES_RR_MX_PREFERENCE)
+    return mail_exchange(preference, _text(_lib.ares_dns_rr_get_str(record, _lib.ARES_RR_MX_EXCHANGE)))
 
 
 def _text(string: Any) -> str:

@@ -1,8 +1,9 @@
 """The DNS resolver of a worker: a cache, and one question on the wire however many wait for it, over c-ares."""
 
 import asyncio
+import resource
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from functools import partial
 from ipaddress import ip_address
@@ -12,9 +13,11 @@ from authmilter.cares import RESPONSE_CODES, TYPES, Channel, Reply, system_names
 from authmilter.config.schema import Dns
 from authmilter.errors import ConfigError, DnsTempError
 from authmilter.interfaces import Answer
+from authmilter.odd_names import OddNameChannel, is_odd
 
-MAX_UNDER_WAY = 1000  # questions of ours at all nameservers together; each holds a socket
-MAX_NAMESERVERS = 3  # as resolv.conf(5) has it
+MAX_UNDER_WAY = 1000  # questions of ours at all nameservers together; each holds a socket. More of them wait,
+MAX_WAITING = 5000  # up to that many
+FILES = 4  # the sockets are one of so many parts of the files that may be open
 CACHED_OCTETS = 1024  # by answer, on average: bounds the cache where answers are 64 KB
 TICK = 0.05  # seconds: how finely time-outs are seen
 STICKY = 60.0  # seconds for which another nameserver than the first is preferred
@@ -58,10 +61,11 @@ class _Question:
 
 
 class _Nameserver:
-    __slots__ = ("channel", "heard")
+    __slots__ = ("channel", "heard", "odd_names")
 
-    def __init__(self, channel: Channel) -> None:
-        self.channel = channel
+    def __init__(self, server: str, timeout: float, loop: asyncio.AbstractEventLoop) -> None:
+        self.channel = Channel(server, timeout, loop)
+        self.odd_names = OddNameChannel(server, timeout, loop)
         self.heard = 0.0  # when it last spoke, whatever it said
 
 
@@ -95,15 +99,15 @@ class CaresResolver:
         self._cached_octets = 0
         self._questions: dict[Key, _Question] = {}
         self._under_way = 0
+        self._max_under_way = max(1, min(MAX_UNDER_WAY, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // FILES))
+        self._backlog: deque[_Question] = deque()  # questions that no nameserver was asked
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         try:
             servers = [nameserver(text) for text in options.nameservers] or system_nameservers()
         except ValueError as error:
             raise ConfigError([f"[dns] nameservers: {error}"]) from error
-        self._nameservers = [
-            _Nameserver(Channel(server, options.timeout, self._loop)) for server in servers[:MAX_NAMESERVERS]
-        ]
+        self._nameservers = [_Nameserver(server, options.timeout, self._loop) for server in servers]
         self._patience = options.timeout / (len(self._nameservers) + 1)  # before the next nameserver is asked too
         self._first = 0  # index of the nameserver that is asked first,
         self._first_until = 0.0  # and until when, unless it is the first of the list
@@ -153,20 +157,22 @@ class CaresResolver:
             self._fail(question, "resolver closed", keep=False)
         for server in self._nameservers:
             server.channel.close()
+            server.odd_names.close()
         self._nameservers = []
         if self._timer is not None:
             self._timer.cancel()
         self._cache.clear()
+        self._backlog.clear()
 
     # Questions
 
     def _start(self, key: Key, waiting: list[asyncio.Future[Answer]]) -> None:
-        """Put a question to the nameserver in favour; DnsTempError if too many are under way."""
+        """Put a question to the nameserver in favour, or let it wait; DnsTempError if too many do."""
         if key[1] not in TYPES:
             raise ValueError(f"record type {key[1]}")
         if self._closed:
             raise DnsTempError(f"{key[0]} {key[1]}: resolver closed")
-        if self._under_way >= MAX_UNDER_WAY:
+        if len(self._backlog) >= MAX_WAITING:
             raise DnsTempError(f"{key[0]} {key[1]}: too many questions under way")
         now = self._loop.time()
         if self._first and now > self._first_until:
@@ -176,7 +182,17 @@ class CaresResolver:
         self._questions[key] = question
         if self._timer is None:
             self._timer = self._loop.call_later(self._tick_seconds, self._tick)
-        self._put(question, now)
+        if self._under_way < self._max_under_way:
+            self._put(question, now)
+        else:
+            self._backlog.append(question)
+
+    def _put_waiting(self) -> None:
+        """Put questions that wait, as many as may be under way."""
+        while self._backlog and self._under_way < self._max_under_way:
+            question = self._backlog.popleft()
+            if self._questions.get(question.key) is question:  # not timed out
+                self._put(question, self._loop.time())
 
     def _put(self, question: _Question, now: float) -> None:
         """Ask the next nameserver."""
@@ -185,11 +201,14 @@ class CaresResolver:
         question.open += 1
         question.put = now
         self._under_way += 1
-        server.channel.ask(*question.key, partial(self._replied, question, server))
+        channel = server.odd_names if is_odd(question.key[0]) else server.channel
+        channel.ask(*question.key, partial(self._replied, question, server))
 
     def _replied(self, question: _Question, server: _Nameserver, reply: Reply) -> None:
         self._under_way -= 1
         question.open -= 1
+        if self._backlog:
+            self._loop.call_soon(self._put_waiting)  # not at once: c-ares may call this from within `_put`
         now = self._loop.time()
         failure = reply if isinstance(reply, str) else ""
         if failure in RESPONSE_CODES or not failure:
@@ -216,10 +235,10 @@ class CaresResolver:
         now = self._loop.time()
         for question in list(self._questions.values()):
             if now - question.started >= self._options.timeout:
-                self._fail(question, "time-out")
-            elif question.asked < len(question.order) and now - question.put >= self._patience:
+                self._fail(question, "time-out", keep=question.asked > 0)
+            elif 0 < question.asked < len(question.order) and now - question.put >= self._patience:
                 self._put(question, now)
-        busy = self._under_way and not self._closed
+        busy = (self._under_way or self._questions) and not self._closed
         self._timer = self._loop.call_later(self._tick_seconds, self._tick) if busy else None
 
     def _succeed(self, question: _Question, answer: Answer) -> None:

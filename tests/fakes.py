@@ -42,7 +42,7 @@ class FakeDNS:
         exists = any(n == name or n.endswith("." + name) for n, _ in self.table)
         if rdtype == "TXT":
             return Answer(tuple(r if isinstance(r, bytes) else r.encode() for r in records), exists, 300.0)
-        return Answer(tuple(str(r).rstrip(".").lower() or "." for r in records), exists, 300.0)
+        return Answer(tuple(_host(str(r)) for r in records), exists, 300.0)
 
     def known(self, name: str, rdtype: str) -> Answer | None:
         """Keeps nothing."""
@@ -50,3 +50,8 @@ class FakeDNS:
 
     def prefetch(self, name: str, rdtype: str) -> None:
         """Nothing to gain."""
+
+
+def _host(text: str) -> str:
+    """An address, a host name without final dot, or an MX, whose host may be the root (RFC 7505)."""
+    return text.lower() if text.endswith(" .") else text.rstrip(".").lower()

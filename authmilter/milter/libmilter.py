@@ -5,12 +5,12 @@ and waits there only if the stage can be answered; the facts of one connection a
 
 What libmilter and pymilter do that the native engine does not, none of which a callback can mend:
 
-* A packet over 64 KB, an unknown command or a macro packet without name ends the connection; EOM without MAIL is not
+* A packet over 64 KB, an unknown command or an empty macro packet ends the connection; EOM without MAIL is not
   answered; QUIT_NC is passed over after a refusal.
 * HELO, host and field names that are not UTF-8 never reach a callback.  What was lost is recovered from the exception
-  (see `_lost`), except the value of the field and the answer to the HELO.
+  (see `_Connection.lost`), except the value of the field and the answer to the HELO.
 * A busy callback can hold up other connections for seconds, and over TCP two small writes in a row wait 40 ms.
-* A macro packet with a name but no value makes it read beyond its memory.
+* A macro packet with a name but no value crashes the process (SIGSEGV when a macro is looked up), sooner or later.
 * The listener looks only every five seconds whether it should stop, so it is never stopped: see `_swap_listener`.
 * A thread of its own waits for SIGTERM, SIGHUP and SIGINT, and abandons all messages.  A process that ignores these
   signals (SIG_IGN, not blocked) keeps them from it; a Python handler does not, since either may get the signal.
@@ -34,7 +34,7 @@ from typing import Any, Final
 import milter
 
 from authmilter.errors import StartError
-from authmilter.milter import Session, wire
+from authmilter.milter import Session, nothing, wire
 from authmilter.milter.dialogue import Dialogue
 from authmilter.milter.macros import WANTED
 from authmilter.model import Stage
@@ -70,11 +70,15 @@ class LibmilterEngine:
         idle_timeout: float,
         on_error: str,
         progress_interval: float = 10.0,
+        on_open: Callable[[], None] = nothing,
+        on_close: Callable[[], None] = nothing,
     ) -> None:
         self.new_session = new_session
         self.idle_timeout = idle_timeout
         self.on_error = on_error
         self.progress_interval = progress_interval
+        self._on_open = on_open
+        self._on_close = on_close
         self.loop: asyncio.AbstractEventLoop | None = None
         # For a connection that goes on after QUIT_NC: pymilter then knows nothing of its negotiation, but the MTA is
         # the same, or one that offers the same.
@@ -130,10 +134,12 @@ class LibmilterEngine:
     def opened(self, connection: "_Connection") -> None:
         """A connection begins."""
         self._connections.add(connection)
+        self._on_open()
 
     def closed(self, connection: "_Connection") -> None:
         """A connection and its session have ended."""
         self._connections.discard(connection)
+        self._on_close()
         if not self._connections:
             self._empty.set()
 

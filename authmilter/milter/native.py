@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
-from authmilter.milter import Session, wire
+from authmilter.milter import Session, nothing, wire
 from authmilter.milter.dialogue import Dialogue
 from authmilter.milter.macros import Macros
 from authmilter.model import Stage
@@ -30,7 +30,8 @@ class NativeEngine:
     `new_session` is called for each milter connection, and again when the MTA starts another SMTP session on it.
     `idle_timeout`: seconds without a word from the MTA after which a connection is closed.  `on_error`: ``tempfail``
     or ``accept``, the answer when a session raises.  `progress_interval`: seconds between signs of life while the
-    verdict on a message takes its time.  `backlog`: connections that may wait to be accepted.
+    verdict on a message takes its time.  `backlog`: connections that may wait to be accepted.  `on_open` and `on_close`
+    are told of every milter connection.
     """
 
     def __init__(
@@ -40,12 +41,16 @@ class NativeEngine:
         idle_timeout: float,
         on_error: str,
         progress_interval: float = 10.0,
+        on_open: Callable[[], None] = nothing,
+        on_close: Callable[[], None] = nothing,
         backlog: int = 512,
     ) -> None:
         self.new_session = new_session
         self.idle_timeout = idle_timeout
         self.on_error = on_error
         self.progress_interval = progress_interval
+        self._on_open = on_open
+        self._on_close = on_close
         self.draining = False
         self._backlog = backlog
         self._servers: list[asyncio.Server] = []
@@ -110,10 +115,12 @@ class NativeEngine:
     def opened(self, connection: "_Connection") -> None:
         """A connection begins."""
         self._connections.add(connection)
+        self._on_open()
 
     def closed(self, connection: "_Connection") -> None:
         """A connection and its session have ended."""
         self._connections.discard(connection)
+        self._on_close()
         if not self._connections:
             self._empty.set()
 

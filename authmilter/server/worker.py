@@ -7,7 +7,7 @@ import signal
 import socket
 import struct
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 
@@ -53,11 +53,12 @@ class Worker:
         self.senders = senders
         self.metrics = Metrics(shared, slot, layout)
         self.rules: Rulebook
+        self.engine: NativeEngine | LibmilterEngine
 
     async def run(self, sockets: Sequence[socket.socket], control: socket.socket) -> None:
         """The whole life of the worker."""
         self._build(self._resolver())
-        engine = self._engine()
+        self.engine = engine = self._engine()
         await engine.serve(sockets)
         self.metrics.set("accepting", 1.0)
         heart = asyncio.create_task(self._beat())
@@ -78,11 +79,17 @@ class Worker:
 
     def _engine(self) -> "NativeEngine | LibmilterEngine":
         milter = self.config.milter
+        common: dict[str, Any] = {
+            "idle_timeout": milter.idle_timeout,
+            "on_error": milter.on_error,
+            "on_open": self.metrics.connection_opened,
+            "on_close": self.metrics.connection_closed,
+        }
         if milter.engine == "libmilter":
             from authmilter.milter.libmilter import LibmilterEngine  # imports the C library only where it is wanted
 
-            return LibmilterEngine(self.session, idle_timeout=milter.idle_timeout, on_error=milter.on_error)
-        return NativeEngine(self.session, idle_timeout=milter.idle_timeout, on_error=milter.on_error)
+            return LibmilterEngine(self.session, **common)
+        return NativeEngine(self.session, backlog=milter.backlog, **common)
 
     def _resolver(self) -> CaresResolver:
         self._system = system_nameservers()
@@ -126,6 +133,7 @@ class Worker:
             return
         old = self.config
         self.config, self.signer, self.senders = config, signer, senders
+        self.engine.idle_timeout, self.engine.on_error = config.milter.idle_timeout, config.milter.on_error
         configure(config.log.format, config.log.level)
         if config.dns == old.dns and (config.dns.nameservers or self._system == system_nameservers()):
             self._build(self.dns)  # the cache stays
