@@ -102,6 +102,7 @@ class Daemon:
     def __enter__(self) -> Self:
         path = self.folder / "notify.sock"
         self._notify.bind(str(path))
+        path.chmod(0o777)  # as systemd's own: whoever the daemon becomes may write to it
         self._notify.setblocking(False)
         with self.log_file.open("wb") as log:
             self._process = subprocess.Popen(
