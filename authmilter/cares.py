@@ -12,6 +12,7 @@ latter does not offer (5.2) and that are needed here:
 """
 
 import asyncio
+import re
 import socket
 from collections.abc import Callable
 from typing import Any, Final
@@ -52,6 +53,9 @@ _OPTIONS = (
     | _OPT_QUERY_CACHE
 )
 _SHORTEST_TRY = 0.25  # seconds: c-ares derives its patience from past answers, but never goes below this
+
+is_odd: Final = re.compile(r"[^A-Za-z0-9._/*-]").search  # finds what c-ares allows in no name that it asks for
+_ESCAPED = frozenset(' "$();@\\')
 
 _FAILURES: Final[dict[int, str]] = {
     _lib.ARES_ETIMEOUT: "time-out",
@@ -175,12 +179,12 @@ def usable_name(name: str) -> bool:
 
 
 def host_name(text: str) -> str | None:
-    """A name in a record, from zone file text; "" for the root.
+    """A name in a record, in lower case and without final dot; "" for the root.
 
-    In lower case, without final dot; None for one with octets that no host name has: nothing can be done with it.
+    None for one with octets that are escaped in text: no host has such a name, and it could be taken for another.
     """
     name = text.removesuffix(".").lower()
-    return name if not name or ("\\" not in name and usable_name(name)) else None  # a backslash starts an escape
+    return name if not name or (_ESCAPED.isdisjoint(name) and usable_name(name)) else None
 
 
 def mail_exchange(preference: int, text: str) -> str | None:

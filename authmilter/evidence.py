@@ -28,7 +28,8 @@ class AuthResult:
 
     `method` is one of ``iprev spf_helo spf dkim arc dmarc``.  `identifier` is the domain that was looked at, as
     lower-case A-label, "" where there is none: what DMARC aligns.  `properties` maps ``ptype.property`` to its value,
-    in the order in which they stand in Authentication-Results.  `reason` is for people.
+    in the order in which they stand in Authentication-Results.  `reason` is for people.  `explanation` is what the domain
+    itself says about a fail of SPF (RFC 7208 section 6.2): printable US-ASCII, for the SMTP reply alone.
     """
 
     method: str
@@ -36,6 +37,7 @@ class AuthResult:
     identifier: str = ""
     properties: Mapping[str, str] = field(default_factory=lambda: NO_PROPERTIES)
     reason: str = ""
+    explanation: str = ""
 
     @property
     def symbol(self) -> str:

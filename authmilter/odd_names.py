@@ -3,32 +3,28 @@
 Any octet may stand in a label (RFC 2181 section 11), and a macro of SPF puts the sender's local-part into a name (RFC
 7208 section 7.2).  If ``user+tag`` made the question fail, every sender could turn a fail into a temperror.
 
-Such questions are rare, so the answers are read with dnspython, which is loaded for the first of them: it takes 40 ms.
-Its `dns.asyncquery` is not used, since it reads all of the 64 KB that an answer may have, however many records that is.
+dnspython could ask them, but would parse all of an answer at once, on the event loop: 14 s have been seen for 64 KB of MX
+records with a long name.  Here no more than `cares.MAX_RECORDS` are looked at, and names are skipped, not expanded.
 """
 
 import asyncio
 import os
-import re
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from authmilter.cares import MAX_RECORDS, RESPONSE_CODES, TYPES, UDP_SIZE, Reply, host_name, mail_exchange
+from authmilter.cares import MAX_RECORDS, TYPES, UDP_SIZE, Reply, host_name, mail_exchange
 from authmilter.interfaces import Answer
-
-if TYPE_CHECKING:
-    import dns.message
-
-is_odd: Final = re.compile(r"[^A-Za-z0-9._/*-]").search
-"""Whether c-ares refuses the name."""
 
 _HEADER = struct.Struct("!2sBBHHHH")  # id, flags, counts of the four sections: RFC 1035 section 4.1.1
 _RECURSION_DESIRED, _TRUNCATED, _RESPONSE = 0x01, 0x02, 0x80
-_IN, _CNAME, _SOA = 1, 5, 6
+_IN = 1  # RFC 1035 section 3.2.4
+_CNAME, _SOA = 5, 6  # section 3.2.2
+_NXDOMAIN = 3  # section 4.1.1
+_FAILURES: Final = {1: "FORMERR", 2: "SERVFAIL", 4: "NOTIMP", 5: "REFUSED"}
 _OPT = b"\0" + struct.pack("!HHIH", 41, UDP_SIZE, 0, 0)  # RFC 6891 section 6.1.2
 _TRIES = 3
 
@@ -62,19 +58,20 @@ class OddNameChannel:
     async def _ask(self, name: str, rdtype: str) -> Reply:
         # RFC 1035 section 4.1.2.  Dots alone separate labels: a backslash is an octet like any other.
         labels = b"".join(bytes((len(label),)) + label for label in name.encode("ascii").split(b"."))
-        question = labels + b"\0" + struct.pack("!HH", TYPES[rdtype], _IN)
+        kind = TYPES[rdtype]
+        question = labels + b"\0" + struct.pack("!HH", kind, _IN)
         query = _HEADER.pack(os.urandom(2), _RECURSION_DESIRED, 0, 1, 0, 0, 1) + question + _OPT
         try:
             async with asyncio.timeout(self._timeout):
                 answer = await self._by_udp(query, question)
                 if answer[2] & _TRUNCATED:
                     answer = await self._by_tcp(query, question)
-            return _read(answer, rdtype)
+            return _read(answer, kind)
         except TimeoutError:
             return "time-out"
         except OSError as error:
             return f"nameserver not reached: {error.strerror or type(error).__name__}"
-        except Exception as error:  # whatever a hostile answer makes of dnspython
+        except Exception as error:  # by `_read`, but whatever it is, `tell` must be told
             return f"broken answer: {type(error).__name__}"
 
     def _socket(self, kind: socket.SocketKind) -> tuple[socket.socket, Any]:
@@ -127,49 +124,88 @@ def _answers(answer: bytes, query: bytes, question: bytes) -> bool:
     )
 
 
-def _read(wire: bytes, rdtype: str) -> Reply:
-    """What `cares.Channel` would tell of that response."""
-    import dns.message
-    import dns.rcode
-
-    ident, *flags, questions, answers, authorities, additionals = _HEADER.unpack_from(wire)
-    if answers + authorities + additionals > MAX_RECORDS:  # no more than that many are parsed
-        answers, authorities, additionals = min(answers, MAX_RECORDS), 0, 0
-        wire = _HEADER.pack(ident, *flags, questions, answers, 0, 0) + wire[_HEADER.size :]
-    message = dns.message.from_wire(wire, one_rr_per_rrset=True, ignore_trailing=True)
-    code = message.rcode()
-    if code == dns.rcode.NXDOMAIN or (code == dns.rcode.NOERROR and not answers):
-        return Answer((), code == dns.rcode.NOERROR, _negative_ttl(message))
-    if code != dns.rcode.NOERROR:
-        failure = dns.rcode.to_text(code)
-        return failure if failure in RESPONSE_CODES else "unexpected response code"
+def _read(wire: bytes, kind: int) -> Reply:
+    """What `cares.Channel` would tell of that response; IndexError, ValueError or struct.error if it is broken."""
+    _, _, flags, questions, answers, authorities, _ = _HEADER.unpack_from(wire)
+    code = flags & 0x0F
+    if code not in (0, _NXDOMAIN):
+        return _FAILURES.get(code, "unexpected response code")
+    at = _HEADER.size
+    for _ in range(questions):
+        at = _end_of_name(wire, at) + 4
+    if code or not answers:
+        return Answer((), not code, _negative_ttl(wire, at, answers, authorities))
     records: list[Any] = []
     ttl = float("inf")
-    for rrset in message.answer:
-        if rrset.rdclass != _IN or rrset.rdtype not in (TYPES[rdtype], _CNAME):
-            continue
-        ttl = min(ttl, float(rrset.ttl))
-        if rrset.rdtype == TYPES[rdtype]:
-            record = _READERS[rdtype](rrset[0])
+    for found, seconds, start, end in _sections(wire, at, min(answers, MAX_RECORDS)):
+        if found in (kind, _CNAME):
+            ttl = min(ttl, seconds)
+        if found == kind:
+            record = _READERS[kind](wire, start, end)
             if record is not None:
                 records.append(record)
     if not records:
-        ttl = min(ttl, _negative_ttl(message))
+        ttl = min(ttl, _negative_ttl(wire, at, answers, authorities))
     return Answer(tuple(records), exists=True, ttl=ttl)
 
 
-def _negative_ttl(message: "dns.message.Message") -> float:
+def _negative_ttl(wire: bytes, at: int, answers: int, authorities: int) -> float:
     """For how long "there is nothing" may be kept: RFC 2308 section 5; without an SOA not at all."""
-    for rrset in message.authority:
-        if (rrset.rdclass, rrset.rdtype) == (_IN, _SOA):
-            return float(min(rrset.ttl, rrset[0].minimum))
+    for number, (found, seconds, _, end) in enumerate(_sections(wire, at, min(answers + authorities, MAX_RECORDS))):
+        if number >= answers and found == _SOA:
+            return min(seconds, float(int.from_bytes(wire[end - 4 : end], "big")))
     return 0.0
 
 
-_READERS: Final[dict[str, Callable[[Any], bytes | str | None]]] = {
-    "A": lambda rdata: str(rdata.address),
-    "AAAA": lambda rdata: str(rdata.address),
-    "MX": lambda rdata: mail_exchange(rdata.preference, rdata.exchange.to_text()),
-    "PTR": lambda rdata: host_name(rdata.target.to_text()) or None,
-    "TXT": lambda rdata: b"".join(rdata.strings),
+def _sections(wire: bytes, at: int, count: int) -> Iterator[tuple[int, float, int, int]]:
+    """Records from there on: type, TTL in seconds, start and end of the data."""
+    for _ in range(count):
+        at = _end_of_name(wire, at)
+        kind, _, ttl, length = struct.unpack_from("!HHIH", wire, at)
+        start, at = at + 10, at + 10 + length
+        if at > len(wire):
+            raise ValueError("cut off")
+        yield kind, float(ttl) if ttl < 1 << 31 else 0.0, start, at  # RFC 2181 section 8
+
+
+def _end_of_name(wire: bytes, at: int) -> int:
+    """Where the name that starts there ends: behind the empty label or a pointer (RFC 1035 section 4.1.4)."""
+    while 0 < wire[at] < 64:
+        at += wire[at] + 1
+    return at + (2 if wire[at] else 1)
+
+
+def _name(wire: bytes, at: int) -> str:
+    """The name that starts there; a dot inside a label has a backslash before it, as c-ares writes it."""
+    labels: list[str] = []
+    for _ in range(2 * 127):  # labels and pointers that a sane name may have
+        length = wire[at]
+        if not length:
+            return ".".join(labels)
+        if length < 64:
+            labels.append(wire[at + 1 : at + 1 + length].decode("latin-1").replace(".", "\\."))
+            at += length + 1
+        else:
+            at = int.from_bytes(wire[at : at + 2], "big") & 0x3FFF
+    raise ValueError("endless name")
+
+
+def _strings(wire: bytes, at: int, end: int) -> bytes:
+    parts: list[bytes] = []
+    while at < end:
+        parts.append(wire[at + 1 : at + 1 + wire[at]])
+        at += wire[at] + 1
+    if at > end:
+        raise ValueError("cut off")
+    return b"".join(parts)
+
+
+_READERS: Final[dict[int, Callable[[bytes, int, int], bytes | str | None]]] = {
+    TYPES["A"]: lambda wire, start, end: socket.inet_ntop(socket.AF_INET, wire[start:end]),
+    TYPES["AAAA"]: lambda wire, start, end: socket.inet_ntop(socket.AF_INET6, wire[start:end]),
+    TYPES["MX"]: lambda wire, start, _: mail_exchange(
+        int.from_bytes(wire[start : start + 2], "big"), _name(wire, start + 2)
+    ),
+    TYPES["PTR"]: lambda wire, start, _: host_name(_name(wire, start)) or None,
+    TYPES["TXT"]: _strings,
 }

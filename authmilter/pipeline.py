@@ -21,6 +21,7 @@ R = TypeVar("R")
 
 # A check that yields without end is cut here.
 MAX_FINDINGS = 100
+MAX_SPF_OUTCOMES = 8192  # kept by each worker, less than 1 KB each
 
 
 class Pipeline:
@@ -38,6 +39,7 @@ class Pipeline:
         self.dns = dns
         self.observer = observer
         self.clock = clock
+        self._spf_cache = spf.SpfCache(min(config.dns.cache_size, MAX_SPF_OUTCOMES))
         self._checks = {stage: tuple(c for c in checks if c.stage is stage and self._enabled(c)) for stage in Stage}
 
     def _enabled(self, check: Check) -> bool:
@@ -56,14 +58,17 @@ class Pipeline:
     def spf_helo(self, tx: Transaction) -> Coroutine[Any, Any, AuthResult]:
         """SPF of the HELO identity."""
         return self._method(
-            "spf_helo", spf.check_helo(tx.connection, tx.helo, tx.helo_domain, self.dns, self.config.spf)
+            "spf_helo",
+            spf.check_helo(tx.connection, tx.helo, tx.helo_domain, self.dns, self.config.spf, self._spf_cache),
         )
 
     def spf(self, tx: Transaction) -> Coroutine[Any, Any, AuthResult]:
         """SPF of the MAIL FROM identity."""
         return self._method(
             "spf",
-            spf.check_mail_from(tx.connection, tx.helo, tx.helo_domain, tx.envelope, self.dns, self.config.spf),
+            spf.check_mail_from(
+                tx.connection, tx.helo, tx.helo_domain, tx.envelope, self.dns, self.config.spf, self._spf_cache
+            ),
         )
 
     async def dkim(self, tx: Transaction, signatures: tuple[dkim.Signature, ...]) -> list[AuthResult]:

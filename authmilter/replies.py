@@ -32,8 +32,11 @@ def _client(tx: Transaction) -> str:
 
 def _spf_fail(method: str) -> Callable[[Transaction], str]:
     def text(tx: Transaction) -> str:
-        domain = _result(tx, method).identifier or "the sender's domain"
-        return f"SPF fail: {_client(tx)} is not allowed to send mail for {domain}"
+        result = _result(tx, method)
+        domain = result.identifier or "the sender's domain"
+        text = f"SPF fail: {_client(tx)} is not allowed to send mail for {domain}"
+        # RFC 7208 section 8.4: it must be plain that an explanation is not ours.
+        return f"{text}; {domain} explained: {result.explanation}" if result.explanation else text
 
     return text
 

@@ -9,11 +9,11 @@ from functools import partial
 from ipaddress import ip_address
 from typing import Final
 
-from authmilter.cares import RESPONSE_CODES, TYPES, Channel, Reply, system_nameservers, usable_name
+from authmilter.cares import RESPONSE_CODES, TYPES, Channel, Reply, is_odd, system_nameservers, usable_name
 from authmilter.config.schema import Dns
 from authmilter.errors import ConfigError, DnsTempError
 from authmilter.interfaces import Answer
-from authmilter.odd_names import OddNameChannel, is_odd
+from authmilter.odd_names import OddNameChannel
 
 MAX_UNDER_WAY = 1000  # questions of ours at all nameservers together; each holds a socket. More of them wait,
 MAX_WAITING = 5000  # up to that many

@@ -27,6 +27,10 @@ _LINE = 70  # octets after the TAB, which counts as 8 columns: 78 in all (RFC 53
 _FIELD_NAME = bytes(c for c in range(33, 127) if c not in b":;")  # RFC 5322 section 3.6.8; ";" would end h=
 
 
+# Names of fields to sign: as written in h=, in lower case, and whether it is listed once more than it is there.
+FieldNames = tuple[tuple[str, bytes, bool], ...]
+
+
 class SigningError(AuthMilterError):
     """The message can't be signed; the text says why."""
 
@@ -61,7 +65,7 @@ class _Section:
     keys: tuple[SigningKey, ...]
     header: str  # canonicalisation of the header
     body: BodyHashKey
-    names: tuple[tuple[str, bytes, bool], ...]  # of fields to sign: as in h=, lower case, is it oversigned?
+    names: FieldNames
 
 
 class Signer:
@@ -98,7 +102,14 @@ class Signer:
                     warnings.append(f"[sign {name}] {complaint}")
             problems += [f"[sign {name}] {problem}" for problem in found]
             header, _, body = options.canonicalization.partition("/")
-            loaded[name] = _Section(name, options, tuple(keys), header, BodyHashKey(body, None), _names(options))
+            loaded[name] = _Section(
+                name,
+                options,
+                tuple(keys),
+                header,
+                BodyHashKey(body, None),
+                field_names(options.headers, options.oversign),
+            )
         if problems:
             raise ConfigError(problems)
         return cls(loaded, warnings)
@@ -140,7 +151,7 @@ class Signer:
         body_hash = message.body_hashes.get(section.body)
         if body_hash is None or message.oversized:
             raise SigningError(f"not examined whole: {message.oversized or 'body'}")
-        names, fields = _signed_fields(section, message)
+        names, fields = signed_fields(section.names, message)
         canonical = HEADER[section.header]
         signed = b"".join(map(canonical, fields))
         times = [f" t={int(now)};"]
@@ -148,7 +159,8 @@ class Signer:
             times.append(f" x={int(now) + max(1, int(section.options.expire))};")
         edits = []
         for key in choice.keys:
-            value = _fold(
+            value = fold(
+                _FIELD,
                 "v=1;",
                 f" a={key.algorithm};",
                 f" c={section.options.canonicalization};",
@@ -162,7 +174,7 @@ class Signer:
             )
             # What is signed is the field as the MTA will send it: a blank after the colon, folds with CRLF, b= empty.
             field = HeaderField(_FIELD.encode(), b" " + value.replace("\n", "\r\n").encode())
-            octets = _sign(key.key, signed + canonical(field).removesuffix(b"\r\n"))
+            octets = make_signature(key.key, signed + canonical(field).removesuffix(b"\r\n"))
             edits.append(HeaderEdit("insert", 0, _FIELD, _append(value, b64encode(octets).decode())))
         return edits
 
@@ -193,11 +205,14 @@ def _wildcard_domain(options: Sign, author: str, parent: str) -> str:
 # -- making a signature ------------------------------------------------------------------------------------------------
 
 
-def _signed_fields(section: _Section, message: Message) -> tuple[list[str], list[HeaderField]]:
-    """The parts of h=, each with the colon or semicolon after it, and the fields that it names, in its order."""
+def signed_fields(wanted: FieldNames, message: Message) -> tuple[list[str], list[HeaderField]]:
+    """The parts of h=, each with the colon or semicolon after it, and the fields that it names, in its order.
+
+    Raises SigningError if there are too many.
+    """
     names: list[str] = []
     fields: list[HeaderField] = []
-    for name, key, oversigned in section.names:
+    for name, key, oversigned in wanted:
         positions = message.index.get(key, ())
         # RFC 6376 section 5.4.2: several fields of a name are signed from the bottom up.
         fields += [message.fields[position] for position in reversed(positions)]
@@ -208,23 +223,27 @@ def _signed_fields(section: _Section, message: Message) -> tuple[list[str], list
     return [f"{name}:" for name in names[:-1]] + [f"{names[-1]};"], fields
 
 
-def _sign(key: PrivateKey, data: bytes) -> bytes:
+def make_signature(key: PrivateKey, data: bytes) -> bytes:
+    """The octets of b= over what is signed."""
     if isinstance(key, RSAPrivateKey):
         return key.sign(data, PKCS1v15(), SHA256())
     return key.sign(sha256(data).digest())  # RFC 8463 section 3
 
 
-def _fold(*parts: str) -> str:
-    """Put parts together, with a fold before each that would make the line too long (and the blank there dropped)."""
+def fold(name: str, *parts: str) -> str:
+    """Put the parts of a value together, with a fold before each that would make the line too long.
+
+    A blank that the part begins with gives way to the fold.  `name` is that of the field, "" if the value begins a line.
+    """
     lines = []
-    line = " " * len(_FIELD)  # what stands before the value, one octet less than with ": "
+    line = " " * len(name)  # what stands before the value, one octet less than with ": "
     for part in parts:
         if len(line) + len(part) > _LINE:
             lines.append(line)
             line = part.lstrip(" ")
         else:
             line += part
-    return "\n\t".join([*lines, line])[len(_FIELD) :]
+    return "\n\t".join([*lines, line])[len(name) :]
 
 
 def _append(value: str, text: str) -> str:
@@ -237,10 +256,11 @@ def _append(value: str, text: str) -> str:
 # -- reading the configuration -----------------------------------------------------------------------------------------
 
 
-def _names(options: Sign) -> tuple[tuple[str, bytes, bool], ...]:
-    oversigned = {name.lower() for name in options.oversign}
-    unique = {name.lower(): name for name in (*reversed(options.oversign), *reversed(options.headers))}
-    ordered = dict.fromkeys(name.lower() for name in (*options.headers, *options.oversign))
+def field_names(headers: Sequence[str], oversign: Sequence[str]) -> FieldNames:
+    """What to sign: all of `headers` and `oversign`, in that order, those of `oversign` once more than they are there."""
+    oversigned = {name.lower() for name in oversign}
+    unique = {name.lower(): name for name in (*reversed(oversign), *reversed(headers))}
+    ordered = dict.fromkeys(name.lower() for name in (*headers, *oversign))
     return tuple((unique[key], key.encode(), key in oversigned) for key in ordered)
 
 

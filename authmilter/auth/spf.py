@@ -4,11 +4,14 @@ An evaluator of our own: it waits without a thread, keeps to one budget of time,
 cached.  Not implemented: Received-SPF (section 9.1), since results stand in Authentication-Results.
 """
 
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
 from authmilter.addresses import to_ascii_domain
-from authmilter.auth.spf_evaluation import Evaluation, Stop
+from authmilter.auth.spf_evaluation import MAX_VALUE, Evaluation, Stop
 from authmilter.config.schema import Spf
 from authmilter.errors import DnsTempError
 from authmilter.evidence import AuthResult, Result
@@ -23,8 +26,8 @@ class SpfOutcome(NamedTuple):
 
     `reason` is for people and holds nothing of the message but domains.  `explanation` is the domain's own text for a
     fail (RFC 7208 section 6.2), printable US-ASCII, "" if there is none.  `mechanism` is the term that decided, "" if
-    none did.  The result holds for `ttl` seconds for this client and domain, whatever the sender unless
-    `depends_on_sender`.
+    none did.  The outcome holds for `ttl` seconds for this client and domain, whatever the sender, HELO and receiver
+    unless `depends_on_sender`.
     """
 
     result: Result
@@ -35,54 +38,122 @@ class SpfOutcome(NamedTuple):
     depends_on_sender: bool = False
 
 
-async def check_helo(connection: Connection, helo: bytes, helo_domain: str, dns: Resolver, options: Spf) -> AuthResult:
+class SpfCache:
+    """Outcomes that still hold, the least recently used forgotten first.
+
+    It goes with one resolver and one set of options: what is in it depends on both.  `size` is the number of outcomes,
+    0 for none; `clock` gives seconds.  Temporary failures are never kept, and nothing is kept for longer than the
+    shortest TTL of the answers that made it.
+    """
+
+    def __init__(self, size: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._size = size
+        self._clock = clock
+        self._kept: OrderedDict[Hashable, tuple[float, SpfOutcome]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, key: Hashable) -> SpfOutcome | None:
+        """What was kept under the key, while it holds."""
+        entry = self._kept.get(key)
+        if entry is None:
+            return None
+        if entry[0] <= self._clock():
+            del self._kept[key]
+            return None
+        self._kept.move_to_end(key)
+        return entry[1]
+
+    def put(self, key: Hashable, outcome: SpfOutcome) -> None:
+        """Keep the outcome for its TTL."""
+        if outcome.ttl <= 0 or outcome.result is Result.TEMPERROR or not self._size:
+            return
+        self._kept[key] = self._clock() + outcome.ttl, outcome
+        self._kept.move_to_end(key)
+        if len(self._kept) > self._size:
+            self._kept.popitem(last=False)
+
+
+async def check_helo(
+    connection: Connection,
+    helo: bytes,
+    helo_domain: str,
+    dns: Resolver,
+    options: Spf,
+    cache: SpfCache | None = None,
+) -> AuthResult:
     """Check the HELO identity (RFC 7208 section 2.3); `helo_domain` is its A-label form, "" if it is no domain."""
-    return await _check_helo("spf_helo", connection, helo, helo_domain, dns, options)
+    return await _check_helo("spf_helo", connection, helo, helo_domain, dns, options, cache)
 
 
 async def check_mail_from(
-    connection: Connection, helo: bytes, helo_domain: str, envelope: Envelope, dns: Resolver, options: Spf
+    connection: Connection,
+    helo: bytes,
+    helo_domain: str,
+    envelope: Envelope,
+    dns: Resolver,
+    options: Spf,
+    cache: SpfCache | None = None,
 ) -> AuthResult:
     """Check the MAIL FROM identity (RFC 7208 section 2.4), which is postmaster@HELO for the null reverse-path."""
     mailbox = envelope.reverse_path
     if mailbox is None:
-        return await _check_helo("spf", connection, helo, helo_domain, dns, options)
+        return await _check_helo("spf", connection, helo, helo_domain, dns, options, cache)
     if not mailbox.domain:
         sender = {"smtp.mailfrom": _visible(bytes(mailbox))}
         return AuthResult("spf", Result.NONE, "", sender, "the reverse-path has no domain that can be looked up")
     # RFC 7208 section 4.3: a reverse-path without local-part is postmaster's.
-    outcome = await check_host(
-        connection.client_ip,
-        mailbox.domain,
-        mailbox.local_part or _POSTMASTER,
-        mailbox.domain,
-        helo,
-        dns,
-        options,
-        receiver=connection.mta_name,
-        explain=False,
-    )
+    local = mailbox.local_part or _POSTMASTER
+    outcome = await _outcome(connection, mailbox.domain, local, helo, dns, options, cache)
     sender = {"smtp.mailfrom": f"{_visible(mailbox.local_part)}@{mailbox.domain}"}
-    return AuthResult("spf", outcome.result, mailbox.domain, sender, outcome.reason)
+    return AuthResult("spf", outcome.result, mailbox.domain, sender, outcome.reason, outcome.explanation)
 
 
 async def _check_helo(
-    method: str, connection: Connection, helo: bytes, helo_domain: str, dns: Resolver, options: Spf
+    method: str,
+    connection: Connection,
+    helo: bytes,
+    helo_domain: str,
+    dns: Resolver,
+    options: Spf,
+    cache: SpfCache | None,
 ) -> AuthResult:
     if not helo_domain:
         return AuthResult(method, Result.NONE, "", {"smtp.helo": _visible(helo)}, "the HELO name is no domain")
+    outcome = await _outcome(connection, helo_domain, _POSTMASTER, helo, dns, options, cache)
+    properties = {"smtp.helo": helo_domain}
+    return AuthResult(method, outcome.result, helo_domain, properties, outcome.reason, outcome.explanation)
+
+
+async def _outcome(
+    connection: Connection,
+    domain: str,
+    local: bytes,
+    helo: bytes,
+    dns: Resolver,
+    options: Spf,
+    cache: SpfCache | None,
+) -> SpfOutcome:
+    """The outcome for an identity at that domain: from the cache, or evaluated, or ruled out by local policy."""
+    ip = connection.client_ip
+    if ip is not None and any(ip in network for network in options.skip):
+        return SpfOutcome(Result.NONE, f"local policy: {ip} is not checked")
+    receiver = connection.mta_name
+    if len(local) > MAX_VALUE or len(helo) > MAX_VALUE:
+        cache = None  # long keys would fill the memory
+    key = (None if ip is None else ip.packed, domain)
+    key_of_sender = (*key, local, helo, receiver)
+    if cache is not None:
+        kept = cache.get(key) or cache.get(key_of_sender)
+        if kept is not None:
+            return kept
     outcome = await check_host(
-        connection.client_ip,
-        helo_domain,
-        _POSTMASTER,
-        helo_domain,
-        helo,
-        dns,
-        options,
-        receiver=connection.mta_name,
-        explain=False,
+        ip, domain, local, domain, helo, dns, options, receiver=receiver, explain=options.explanation
     )
-    return AuthResult(method, outcome.result, helo_domain, {"smtp.helo": helo_domain}, outcome.reason)
+    if cache is not None:
+        cache.put(key_of_sender if outcome.depends_on_sender else key, outcome)
+    return outcome
 
 
 async def check_host(

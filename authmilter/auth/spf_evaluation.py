@@ -7,6 +7,8 @@ Where RFC 7208 leaves room:
 * An mx with more than ten exchanges is a permerror even if one of the first ten matches, so that the result does not
   hang on the order of the answer.
 * A target-name that can't be asked (section 4.8) matches nothing; in include and redirect it is a permerror.
+* A term whose domain-spec holds the local-part matches nothing if that is not US-ASCII (RFC 8616 section 4); a redirect
+  is passed over then.
 """
 
 import asyncio
@@ -34,7 +36,7 @@ from authmilter.interfaces import Answer, Resolver
 
 _MAX_NAMES = 10  # MX and PTR records that are looked at, RFC 7208 section 4.6.4
 _MAX_EXPLANATION = 200  # characters
-_MAX_VALUE = 255  # octets of a local-part or HELO name that enter a macro; RFC 5321 section 4.5.3.1 has 64 and 255
+MAX_VALUE = 255  # octets of a local-part or HELO name that enter a macro; RFC 5321 section 4.5.3.1 has 64 and 255
 
 
 class Stop(Exception):  # noqa: N818  not an error of ours
@@ -63,9 +65,11 @@ class Evaluation:
         self.ip = ip
         self.address = int(ip)
         self.is_ip4 = isinstance(ip, IPv4Address)
-        self.sender_local = sender_local[:_MAX_VALUE].decode("latin-1")
+        self.sender_local = sender_local[:MAX_VALUE].decode("latin-1")
         self.sender_domain = sender_domain
-        self.helo = helo[:_MAX_VALUE].decode("latin-1") if isinstance(helo, bytes) else helo[:_MAX_VALUE]
+        # RFC 8616 section 4: U-labels are converted before they enter macros.
+        name = helo if helo.isascii() else to_ascii_domain(helo) or helo
+        self.helo = name[:MAX_VALUE].decode("latin-1") if isinstance(name, bytes) else name[:MAX_VALUE]
         self.dns = dns
         self.options = options
         self.receiver = receiver
@@ -92,7 +96,7 @@ class Evaluation:
             if mechanism is not None:
                 self.decided = (mechanism, record, domain)
                 return mechanism.qualifier
-            if record.redirect is None:
+            if record.redirect is None or self.never_matches(record.redirect):
                 self.decided = None
                 return Result.NEUTRAL  # RFC 7208 section 4.7
             self.count_lookup()
@@ -139,7 +143,12 @@ class Evaluation:
     async def matches(self, mechanism: Mechanism, domain: str) -> bool:
         """Whether a mechanism that asks the DNS matches (RFC 7208 section 5)."""
         self.count_lookup()
-        target = domain if mechanism.target is None else await self.target_name(mechanism.target, domain)
+        if mechanism.target is None:
+            target = domain
+        elif self.never_matches(mechanism.target):
+            return False
+        else:
+            target = await self.target_name(mechanism.target, domain)
         name = mechanism.name
         if name == "include":
             result = await self.check(target)
@@ -288,6 +297,14 @@ class Evaluation:
                     budget -= 1
                     self.dns.prefetch(record.redirect, "TXT")
 
+    def never_matches(self, spec: DomainSpec) -> bool:
+        """Whether the domain-spec holds a local-part that is not US-ASCII (RFC 8616 section 4)."""
+        if isinstance(spec, str) or self.sender_local.isascii():
+            return False
+        found = any(isinstance(part, Macro) and part.letter in "sl" for part in spec)
+        self.depends_on_sender = self.depends_on_sender or found
+        return found
+
     async def target_name(self, spec: DomainSpec, domain: str) -> str:
         """The target-name of a domain-spec (RFC 7208 section 4.8)."""
         if isinstance(spec, str):
@@ -305,7 +322,7 @@ class Evaluation:
 
     async def value(self, letter: str, domain: str) -> str:
         """The value of a macro (RFC 7208 section 7.2); octets outside US-ASCII become characters outside it."""
-        if letter in "sloh":
+        if letter in "slohr":
             self.depends_on_sender = True
         match letter:
             case "s":
@@ -329,6 +346,7 @@ class Evaluation:
             case "r":
                 return self.receiver or "unknown"
             case _:
+                self.ttl = 0.0  # the text holds for this second
                 return str(int(time.time() if self.now is None else self.now))
 
     async def client_name(self, domain: str) -> str:
@@ -342,7 +360,7 @@ class Evaluation:
         if self.decided is None:
             return ""
         _, record, domain = self.decided
-        if record.explanation is None:
+        if record.explanation is None or self.never_matches(record.explanation):
             return ""
         self.stack.clear()
         try:
@@ -355,6 +373,7 @@ class Evaluation:
             parts = parse_explanation(answer.records[0])
             text = await self.expand(parts or (), domain)
         except (Stop, DnsTempError):
+            self.ttl = 0.0  # the next attempt may find it
             return ""
         return text[:_MAX_EXPLANATION] if text.isascii() and text.isprintable() else ""
 

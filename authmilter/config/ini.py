@@ -4,7 +4,7 @@ An INI file as configparser reads it, without interpolation, in UTF-8; section n
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, is_dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple, get_type_hints
@@ -13,7 +13,7 @@ from authmilter.config import endpoint, scan
 from authmilter.config.crosscheck import crosscheck
 from authmilter.config.option import Option, kind_of, options_of, shown, suggestion
 from authmilter.config.report import Report
-from authmilter.config.schema import Config, RecipientPolicy, Sign, Weight
+from authmilter.config.schema import Allow, Config, DmarcOverride, Forwarders, RecipientPolicy, Sign, Weight
 from authmilter.errors import ConfigError
 from authmilter.verdict import Action
 
@@ -25,10 +25,27 @@ SECTIONS: Mapping[str, type] = MappingProxyType(
         if isinstance(declared, type) and is_dataclass(declared)
     }
 )
-NAMED_SECTIONS: Mapping[str, type] = MappingProxyType({"policy": RecipientPolicy, "sign": Sign})  # [policy NAME]
+
+class Named(NamedTuple):
+    """A kind of section that takes a name: its options, the field of Config that holds them, and the names' form."""
+
+    declared: type
+    field: str
+    name: Callable[[str], str]
+
+
+# [KIND NAME]
+NAMED_SECTIONS: Mapping[str, Named] = MappingProxyType(
+    {
+        "policy": Named(RecipientPolicy, "recipient_policies", endpoint.recipient),
+        "sign": Named(Sign, "sign", endpoint.signing_pattern),
+        "dmarc override": Named(DmarcOverride, "dmarc_overrides", endpoint.domain),
+        "forwarders": Named(Forwarders, "recipient_forwarders", endpoint.recipient),
+        "allow": Named(Allow, "allow", endpoint.recipient),
+    }
+)
 
 _LARGEST = 10 * 1024 * 1024
-_NAMES = {"policy": endpoint.recipient, "sign": endpoint.signing_pattern}
 _HIGHEST_SCORE = 1000.0
 _ACTIONS = frozenset(action.value for action in Action if action is not Action.CONTINUE)
 
@@ -160,10 +177,13 @@ class _Reader:
         """Normal form of the section's title; None, reported, if there is no such section."""
         kind, name = [*section.title.split(None, 1), "", ""][:2]
         kind = kind.lower()
+        first, _, rest = name.partition(" ")
+        if f"{kind} {first.lower()}" in NAMED_SECTIONS:
+            kind, name = f"{kind} {first.lower()}", rest.strip()
         error = ""
         if kind in NAMED_SECTIONS and name:
             try:
-                return f"{kind} {_NAMES[kind](name)}"
+                return f"{kind} {NAMED_SECTIONS[kind].name(name)}"
             except ValueError as problem:
                 error = str(problem)
         elif kind == "scores" or kind in self.known:
@@ -188,7 +208,8 @@ class _Reader:
             raise ValueError(f"{entry.name}: {error}") from None
 
     def _option(self, title: str, name: str) -> Option:
-        options = options_of(NAMED_SECTIONS[title.split(maxsplit=1)[0]] if " " in title else self.known[title])
+        named = NAMED_SECTIONS.get(title.rpartition(" ")[0])
+        options = options_of(named.declared if named else self.known[title])
         if name in options:
             return options[name]
         hint = suggestion(name, options)
@@ -222,17 +243,17 @@ class _Reader:
 
 
 def _build(values: Mapping[str, Mapping[str, Any]]) -> Config:
-    policies, signs = (
-        {title.split()[1]: found for title, found in values.items() if title.startswith(f"{kind} ")}
-        for kind in ("policy", "sign")
-    )
+    named: dict[str, dict[str, Any]] = {found.field: {} for found in NAMED_SECTIONS.values()}
+    for title, options in values.items():
+        kind, _, name = title.rpartition(" ")
+        if kind == "policy":
+            named["recipient_policies"][name] = RecipientPolicy(**options, given=frozenset(options))
+        elif kind:
+            named[NAMED_SECTIONS[kind].field][name] = NAMED_SECTIONS[kind].declared(**options)
     return Config(
         **{name: declared(**values.get(name, {})) for name, declared in SECTIONS.items()},
+        **{name: MappingProxyType(sections) for name, sections in named.items()},
         scores=MappingProxyType(values.get("scores", {})),
-        recipient_policies=MappingProxyType(
-            {name: RecipientPolicy(**found, given=frozenset(found)) for name, found in policies.items()}
-        ),
-        sign=MappingProxyType({name: Sign(**found) for name, found in signs.items()}),
         checks=MappingProxyType(
             {name: declared(**values.get(name, {})) for name, declared in check_sections().items()}
         ),

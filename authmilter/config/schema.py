@@ -177,6 +177,16 @@ class Spf:
     )
     lookup_limit: int = option(10, "Terms that ask the DNS (RFC 7208 section 4.6.4).", at_least=1, at_most=100)
     void_limit: int = option(2, "Lookups without answer (RFC 7208 section 4.6.4).", at_least=0, at_most=100)
+    explanation: bool = option(
+        False,
+        "Quote in the refusal what the domain itself says about it (exp=, RFC 7208 section 6.2).  The text is a "
+        "stranger's, and is shown as such.",
+    )
+    skip: Networks = option(
+        (),
+        "Clients whose mail is not checked by SPF: forwarders and secondary mail exchangers, which send in the name of "
+        "others.  The result is none; DKIM and DMARC still count.",
+    )
     on_temperror: OnTemperror = option(
         "", "accept or defer (451 4.7.24) when the DNS fails; empty: as the preset says."
     )
@@ -204,9 +214,27 @@ class Dkim:
 
 @dataclass(frozen=True)
 class Arc:
-    """Who vouches for the authentication before forwarding (RFC 8617)?"""
+    """Who vouches for the authentication before forwarding (RFC 8617).
+
+    A valid chain proves who forwarded, not that he tells the truth: only sealers that are named here count.  ARC is on
+    its way to become Historic; verify it where you know the forwarder, and don't build on it.
+    """
 
     enabled: bool = option(True, "Switch the method on.")
+    trusted_sealers: Names = option(
+        (),
+        "Domains (d= of ARC-Seal) whose recorded results excuse a DMARC failure after forwarding; a leading dot takes "
+        "subdomains in.  Every sealer since the one that saw the pass must be listed.",
+        each=endpoint.domain_or_parent,
+    )
+    seal: Literal["no", "relayed", "always"] = option(
+        "no",
+        "Add an ARC set of ours to inbound mail: relayed: if a recipient is outside of [identity] local_domains, so that "
+        "it will be forwarded; always: to all of it.",
+    )
+    seal_domain: str = option("", "Domain that seals (d=).", each=endpoint.domain)
+    seal_selector: str = option("", "Selector of the sealing key.", each=endpoint.selector)
+    seal_key_file: FilePath = option(FilePath(""), "RSA private key that seals, PEM, readable by its owner alone.")
 
 
 @dataclass(frozen=True)
@@ -214,7 +242,63 @@ class Dmarc:
     """Is the author's domain authenticated, and what does it ask for if not (RFC 9989)?"""
 
     enabled: bool = option(True, "Switch the method on.")
+    discovery: Literal["treewalk", "psl"] = option(
+        "treewalk",
+        "How the Organizational Domain is found.  RFC 9989 walks the DNS, and so do we; psl compares with the public "
+        "suffix list of RFC 7489 besides, and only logs and counts where that would differ.",
+    )
     on_temperror: OnTemperror = option("", "accept or defer (451 4.7.1) when the DNS fails; empty: as the preset says.")
+
+
+@dataclass(frozen=True)
+class DmarcOverride:
+    """What is done for one author domain instead of what its record asks for, on failure.
+
+    [dmarc override gmail.com] holds for the domain and what is below it; the most specific section wins.  Where the
+    domain publishes no record, DMARC does not apply, and neither does this.
+    """
+
+    policy: Literal["none", "quarantine", "reject"] = option("none", "The policy that is applied when DMARC fails.")
+
+
+@dataclass(frozen=True)
+class Forwarders:
+    """Hosts that forward mail of others to us: a DMARC or SPF failure that forwarding explains is excused.
+
+    Only the outcome changes, never a result.  It is excused only if the failure looks like forwarding: SPF failed for an
+    envelope that the forwarder left alone, or a signature of the author domain was broken on the way, or it is list
+    mail.  Authentication-Results then says policy.override.  [forwarders example.org] is for mail to that recipient
+    domain or mailbox alone, besides what stands here.
+    """
+
+    networks: Networks = option((), "Clients that forward.")
+    names: Names = option(
+        (),
+        "Names of clients that forward, confirmed by reverse and forward DNS; a leading dot takes subdomains in.",
+        each=endpoint.domain_or_parent,
+    )
+    dkim: Names = option(
+        (),
+        "Domains (d=) whose valid signature shows that the mail came by them, such as that of a mailing list; a leading "
+        "dot takes subdomains in.",
+        each=endpoint.domain_or_parent,
+    )
+
+
+@dataclass(frozen=True)
+class Allow:
+    """Author domains or mailboxes whose mail is accepted whatever its score: [allow example.org].
+
+    An entry must say what proves that the mail is theirs, since anybody can write any From.
+    """
+
+    requires: Literal["", "dmarc", "dkim", "spf"] = option(
+        "",
+        "What must pass for the author domain: dmarc; dkim: a signature of the very domain; spf: MAIL FROM of the very "
+        "domain.",
+    )
+    networks: Networks = option((), "Clients that it must come from.")
+    insecure: bool = option(False, "yes: believe the From alone.  Anybody can then use this entry.")
 
 
 @dataclass(frozen=True)
@@ -329,6 +413,10 @@ class Config:
     dkim: Dkim = field(default_factory=Dkim)
     arc: Arc = field(default_factory=Arc)
     dmarc: Dmarc = field(default_factory=Dmarc)
+    dmarc_overrides: Mapping[str, DmarcOverride] = field(default_factory=_nothing)  # author domain, A-labels
+    forwarders: Forwarders = field(default_factory=Forwarders)
+    recipient_forwarders: Mapping[str, Forwarders] = field(default_factory=_nothing)  # as recipient_policies
+    allow: Mapping[str, Allow] = field(default_factory=_nothing)  # author domain or mailbox
     submission: Submission = field(default_factory=Submission)
     sign: Mapping[str, Sign] = field(default_factory=_nothing)  # domain or pattern, lower-case A-labels
     store: Store = field(default_factory=Store)

@@ -9,14 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from authmilter.addresses import parse_path, to_ascii_domain
 from authmilter.auth.spf import SpfOutcome, check_helo, check_host, check_mail_from
 from authmilter.auth.spf_record import parse, query_name
 from authmilter.config.option import Seconds
-from authmilter.config.schema import Spf
+from authmilter.config.schema import Dns, Spf
 from authmilter.errors import DnsTempError
 from authmilter.evidence import Result
-from authmilter.interfaces import Answer
+from authmilter.interfaces import Answer, Resolver
 from authmilter.model import Connection, Envelope, Mailbox
+from authmilter.resolver import CaresResolver
+from tests.dnsserver import DNSServer
 from tests.fakes import FakeDNS
 
 CLIENT = "192.0.2.1"
@@ -365,7 +368,6 @@ MACROS: list[tuple[str, str, bytes, str, str]] = [
     ("split elsewhere, joined by dots", "%{l-+}.x.example", b"a-b+c@example.org", CLIENT, "a.b.c.x.example"),
     ("domains are joined by dots as well", "%{o1r-}.x.example", b"u@my-site.org", CLIENT, "my.x.example"),
     ("URL escaping", "%{L}.x.example", b"a b%/=c@example.org", CLIENT, "a%20b%25%2f%3dc.x.example"),
-    ("URL escaping makes octets of other letters askable", "%{L}.x.example", "\xfc@example.org".encode(), CLIENT, "%c3%bc.x.example"),
     ("macro characters in the local-part are not expanded", "%{l}.x.example", b"%{d}%%@example.org", CLIENT, "%{d}%%.x.example"),
     ("HELO", "%{h}.x.example", b"u@example.org", CLIENT, "mail.example.net.x.example"),
     ("a client without name", "%{p}.x.example", b"u@example.org", CLIENT, "unknown.x.example"),
@@ -383,6 +385,8 @@ async def test_macros(spec: str, sender: bytes, ip: str, asked: str) -> None:
 
 HOSTILE_SENDERS = [
     pytest.param("%{l}.x.example", "\xfc@example.org".encode(), id="letters outside ASCII (RFC 8616 section 4)"),
+    pytest.param("%{L}.x.example", "\xfc@example.org".encode(), id="letters outside ASCII, URL-escaped"),
+    pytest.param("%{S}.x.example", "\xfc@example.org".encode(), id="a sender with letters outside ASCII, URL-escaped"),
     pytest.param("%{l}.x.example", b"\xff\xfe@example.org", id="octets that are no UTF-8"),
     pytest.param("%{l}.x.example", b"a\0b@example.org", id="NUL"),
     pytest.param("%{l}.x.example", b"a\r\nb@example.org", id="line break"),
@@ -396,6 +400,64 @@ async def test_a_name_that_cannot_be_asked_matches_nothing(spec: str, sender: by
     dns = FakeDNS({"example.org TXT": spf(f"exists:{spec}", "-all")})
     outcome = await evaluate(dns, sender=sender)
     assert (outcome.result, dns.asked) == (Result.FAIL, ["example.org TXT"])
+
+
+EAI: list[tuple[str, list[str], Result, list[str]]] = [
+    ("an include of the local-part is passed over", ["include:%{l}.x.example", "~all"], Result.SOFTFAIL, []),
+    ("a redirect to the local-part is passed over", ["redirect=%{l}.x.example"], Result.NEUTRAL, []),
+    ("the domain of the sender is in A-labels", ["exists:%{o}.%{d1r}.x.example", "-all"], Result.FAIL,
+     ["xn--bcher-kva.example.xn--bcher-kva.x.example A"]),
+    ("the HELO name is in A-labels", ["exists:%{h}.x.example", "-all"], Result.FAIL,
+     ["xn--mnchen-3ya.example.x.example A"]),
+    ("an explanation for the local-part is none", ["-all", "exp=%{l}.x.example"], Result.FAIL, []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("terms", "result", "asked"), [r[1:] for r in EAI], ids=[r[0] for r in EAI])
+async def test_addresses_outside_ascii(terms: list[str], result: Result, asked: list[str]) -> None:
+    """RFC 8616 section 4: U-labels are converted, and terms with a local-part outside ASCII match nothing."""
+    mailbox = parse_path("<j\xfcrgen@B\xfccher.example>".encode())
+    assert mailbox is not None
+    dns = FakeDNS({"xn--bcher-kva.example TXT": spf(*terms)})
+    envelope = Envelope(reverse_path=mailbox)
+    helo = "M\xfcnchen.example".encode()
+    options = Spf(explanation=True)
+    found = await check_mail_from(CONNECTION, helo, "xn--mnchen-3ya.example", envelope, dns, options)
+    assert (found.result, found.identifier) == (result, "xn--bcher-kva.example")
+    assert found.properties == {"smtp.mailfrom": "j\xfcrgen@xn--bcher-kva.example"}
+    assert dns.asked == ["xn--bcher-kva.example TXT", *asked]
+
+
+async def test_a_helo_of_u_labels() -> None:
+    dns = FakeDNS({"xn--mnchen-3ya.example TXT": spf("ip4:192.0.2.1", "-all")})
+    name = "m\xfcnchen.example".encode()
+    found = await check_helo(CONNECTION, name, to_ascii_domain(name), dns, Spf())
+    assert (found.result, found.properties) == (Result.PASS, {"smtp.helo": "xn--mnchen-3ya.example"})
+
+
+async def test_long_and_split_records_over_the_wire() -> None:
+    """RFC 7208 section 3.3 and 3.4: strings are joined without a space, and what does not fit UDP comes over TCP."""
+    networks = [f"ip4:10.{n // 256}.{n % 256}.1" for n in range(280)]
+    long = " ".join(["v=spf1", *networks, "ip4:192.0.2.1", "-all"])
+    zone: dict[str, list[Any]] = {
+        "long.example TXT": [[long[i : i + 255] for i in range(0, len(long), 255)]],
+        "split.example TXT": [["v=sp", "f1 ip4:192", ".0.2.1", " -a", "ll"]],
+        "other.example TXT": ["x" * 200, ["v=spf1", " ip4:192.0.2.1 -all"], "y" * 1000],
+    }
+    assert 4000 < len(long) < 8192
+    with DNSServer(zone) as server:
+        dns = CaresResolver(Dns(nameservers=(server.address,)))
+        try:
+            for name in ("long.example", "split.example", "other.example"):
+                found = await evaluate_at(name, dns)
+                assert (found.result, found.mechanism) == (Result.PASS, "ip4:192.0.2.1"), name
+        finally:
+            dns.close()
+        assert "long.example TXT tcp" in server.queries
+
+
+async def evaluate_at(domain: str, dns: Resolver) -> SpfOutcome:
+    return await check_host(ip_address(CLIENT), domain, b"u", domain, b"h.example", dns, Spf())
 
 
 async def test_a_name_over_253_octets_loses_labels_on_the_left() -> None:
