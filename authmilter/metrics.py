@@ -162,10 +162,11 @@ def families(symbols: Collection[str], checks: Collection[str]) -> tuple[Family,
         # Read by the exporter and the supervisor, not shown.
         Family("accepting", GAUGE, ""),
         Family("heartbeat", GAUGE, ""),
+        Family("generation", GAUGE, ""),
     )
 
 
-_HIDDEN = ("accepting", "heartbeat")
+_HIDDEN = ("accepting", "heartbeat", "generation")
 
 
 class Layout:

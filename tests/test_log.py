@@ -66,7 +66,7 @@ def test_other_lines_lose_their_control_characters(stream: io.StringIO) -> None:
 def test_a_traceback_follows_its_line(stream: io.StringIO) -> None:
     configure("text", "info", stream)
     try:
-        raise ValueError("oops")
+        int("oops")
     except ValueError:
         logging.getLogger("authmilter.test").exception("failed")
     assert stream.getvalue().startswith("error: failed\nTraceback")

@@ -7,13 +7,14 @@ then rules, body hash and signature (6.1.3).  The words are those of RFC 8601 se
 * ``temperror``: the DNS gave no answer about the key;
 * ``permerror``: the key is missing, revoked, unusable, or not for this use;
 * ``policy``: refused by a rule, whatever the mathematics say: rsa-sha1, a small key, expired or signed in the future, From
-  not signed, text after the part of the body that l= covers, a message too large to be looked at whole;
+  not signed, a second Subject (or another field that may stand once) beside the signed one, text after the part of the
+  body that l= covers, a message too large to be looked at whole;
 * ``fail``: body or header are not what was signed.
 """
 
 import binascii
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from authmilter.auth.canonical import BodyHasher, BodyHashes
@@ -39,6 +40,12 @@ from authmilter.model import Message
 __all__ = ["BodyHasher", "BodyHashes", "Signature", "parse_signatures", "verify"]
 
 log = logging.getLogger(__name__)
+
+# Fields that may stand once (RFC 5322 section 3.6, RFC 2045 section 3).
+_ONCE = (
+    b"from", b"subject", b"date", b"to", b"cc", b"reply-to", b"sender", b"message-id", b"in-reply-to", b"references",
+    b"mime-version", b"content-type", b"content-transfer-encoding",
+)  # fmt: skip
 
 
 def parse_signatures(message: Message, options: Dkim) -> tuple[Signature, ...]:
@@ -68,7 +75,11 @@ async def verify(
     count = len(message.index.get(b"dkim-signature", ()))
     if not count:
         return [AuthResult("dkim", Result.NONE)]
-    early = [before_query(signature, message, now, options) for signature in signatures]
+    doubled = {name: times for name in _ONCE if (times := len(message.index.get(name, ()))) > 1}
+    early = [
+        before_query(signature, message, now, options) or _refuse_doubled(signature, doubled)
+        for signature in signatures
+    ]
     names = {s.key_name for s, outcome in zip(signatures, early, strict=True) if outcome is None}
     answers = await ask_keys(names, dns, on_error)
     forms: FieldForms = {}
@@ -90,6 +101,18 @@ async def verify(
             AuthResult("dkim", Result.POLICY, reason=f"{count - len(signatures)} more signatures were not checked")
         )
     return results
+
+
+def _refuse_doubled(signature: Signature, doubled: Mapping[bytes, int]) -> Outcome | None:
+    """Refuse a signature that covers one of several fields of a name that may stand once; `doubled` counts them.
+
+    RFC 6376 section 3.8: a message that is not valid SHOULD NOT be validated; section 8.15: whoever forwards it can put
+    a second Subject above the signed one, and readers show the first.  If all are signed they are the signer's will.
+    """
+    for name, times in doubled.items():
+        if 0 < signature.signed_fields.count(name) < times:
+            return Result.POLICY, f"{times} {name.decode()} fields, not all of them signed"
+    return None
 
 
 # -- the field ---------------------------------------------------------------------------------------------------------

@@ -97,6 +97,8 @@ _AUTHSERV_ID = re.compile(rb"""([A-Za-z0-9!#$%&'*+.^_`{|}~\x80-\xff-]++)|"((?:[^
 _BLANK = re.compile(rb"[ \t\r\n]*+")
 _DIGITS = re.compile(rb"[0-9]++")
 _NAME = re.compile(rb"[!-~]+")  # RFC 5322 section 2.2
+# draft-brand-indicators-for-message-identification: the receiver MUST remove or rename those that are there already.
+_BIMI = (b"bimi-location", b"bimi-indicator")
 _QUOTED_PAIR = re.compile(rb"\\(.)")
 
 
@@ -152,7 +154,8 @@ def forged(message: Message, ours: frozenset[str], inside: bool) -> list[HeaderE
     """Deletions of what only we may have written, last field first, so that none shifts the count of another.
 
     These are the Authentication-Results fields for which `claims` is true, and, unless the message comes from
-    `inside`, every X-Spam field.  It is for the caller to leave alone what a trusted relay wrote.
+    `inside`, every X-Spam field, and the fields with which a receiver tells mail readers whose logo to show.  It is for
+    the caller to leave alone what a trusted relay wrote.
     """
     positions = []
     for name, places in message.index.items():
@@ -160,7 +163,7 @@ def forged(message: Message, ours: frozenset[str], inside: bool) -> list[HeaderE
             positions += [
                 (place, nth) for nth, place in enumerate(places, 1) if claims(message.fields[place].value, ours)
             ]
-        elif name.startswith(b"x-spam-") and not inside and _NAME.fullmatch(name):
+        elif not inside and (name in _BIMI or (name.startswith(b"x-spam-") and _NAME.fullmatch(name))):
             positions += [(place, nth) for nth, place in enumerate(places, 1)]
     return [
         HeaderEdit("delete", nth, message.fields[place].name.strip(b" \t").decode("ascii"))

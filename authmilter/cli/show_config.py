@@ -33,12 +33,11 @@ def render(loaded: ini.Loaded) -> Iterator[str]:
     for name in ini.SECTIONS:
         yield from _section(loaded, name, getattr(config, name))
         if name == "policy":
-            for recipient, policy in config.recipient_policies.items():
-                # What is not given is inherited, and printing it would end that.
-                yield from _section(loaded, f"policy {recipient}", policy, policy.given)
             yield from _scores(loaded)
-    for pattern, sign in config.sign.items():
-        yield from _section(loaded, f"sign {pattern}", sign)
+    for kind, named in ini.NAMED_SECTIONS.items():
+        for title, values in getattr(config, named.field).items():
+            # What is not given in [policy NAME] is inherited, and printing it would end that.
+            yield from _section(loaded, f"{kind} {title}", values, getattr(values, "given", None))
     for name, options in config.checks.items():
         yield from _section(loaded, name, options)
 

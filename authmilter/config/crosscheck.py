@@ -28,12 +28,35 @@ def crosscheck(config: Config, report: Report, *, check_files: bool) -> None:
     for name, policy in config.recipient_policies.items():
         _thresholds(f"policy {name}", policy, policy.given, report)
     _submission(config, report, check_files=check_files)
+    for name, allow in config.allow.items():
+        if not (allow.requires or allow.networks or allow.insecure):
+            report.error(
+                f"allow {name}",
+                "",
+                "says nothing that authenticates the sender, and anybody can write this From: set requires or networks "
+                "(or, knowing that, insecure = yes)",
+            )
+    _sealing(config, report, check_files=check_files)
     for pattern, sign in config.sign.items():
         title = f"sign {pattern}"
         if title not in report.broken:  # a misspelt `key_file` is no missing one
             _sign(title, pattern, sign, report)
         if check_files:
             _keys(title, sign, report)
+
+
+def _sealing(config: Config, report: Report, *, check_files: bool) -> None:
+    arc = config.arc
+    for option in ("seal_domain", "seal_selector", "seal_key_file"):
+        if arc.seal != "no" and not getattr(arc, option):
+            report.error("arc", "seal", f"seal = {arc.seal} needs {option}")
+    if check_files and arc.seal_key_file:
+        from authmilter.auth.keys import load_private_key
+
+        try:
+            load_private_key(arc.seal_key_file)
+        except ValueError as error:
+            report.error("arc", "seal_key_file", str(error))
 
 
 def _milter(config: Config, report: Report) -> None:

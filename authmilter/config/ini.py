@@ -26,6 +26,7 @@ SECTIONS: Mapping[str, type] = MappingProxyType(
     }
 )
 
+
 class Named(NamedTuple):
     """A kind of section that takes a name: its options, the field of Config that holds them, and the names' form."""
 
@@ -250,9 +251,10 @@ def _build(values: Mapping[str, Mapping[str, Any]]) -> Config:
             named["recipient_policies"][name] = RecipientPolicy(**options, given=frozenset(options))
         elif kind:
             named[NAMED_SECTIONS[kind].field][name] = NAMED_SECTIONS[kind].declared(**options)
+    fields: dict[str, Any] = {name: declared(**values.get(name, {})) for name, declared in SECTIONS.items()}
+    fields |= {name: MappingProxyType(sections) for name, sections in named.items()}
     return Config(
-        **{name: declared(**values.get(name, {})) for name, declared in SECTIONS.items()},
-        **{name: MappingProxyType(sections) for name, sections in named.items()},
+        **fields,
         scores=MappingProxyType(values.get("scores", {})),
         checks=MappingProxyType(
             {name: declared(**values.get(name, {})) for name, declared in check_sections().items()}

@@ -70,12 +70,11 @@ class _Chapter(NamedTuple):
 def _chapters() -> Iterator[_Chapter]:
     """Every section, in the order of the schema."""
     for name in get_type_hints(Config):
+        kind = next((kind for kind, named in NAMED_SECTIONS.items() if named.field == name), "")
         if name in SECTIONS:
             yield _chapter(name, SECTIONS[name])
-        elif name == "recipient_policies":
-            yield _chapter("policy example.org", NAMED_SECTIONS["policy"])
-        elif name == "sign":
-            yield _chapter("sign example.org", NAMED_SECTIONS["sign"])
+        elif kind:
+            yield _chapter(f"{kind} example.org", NAMED_SECTIONS[kind].declared)
         elif name == "scores":
             yield _Chapter("scores", _SCORES, {})
         elif name == "checks":

@@ -293,9 +293,9 @@ class Allow:
     """
 
     requires: Literal["", "dmarc", "dkim", "spf"] = option(
-        "",
+        "dmarc",
         "What must pass for the author domain: dmarc; dkim: a signature of the very domain; spf: MAIL FROM of the very "
-        "domain.",
+        "domain; empty: nothing, which takes networks or insecure.",
     )
     networks: Networks = option((), "Clients that it must come from.")
     insecure: bool = option(False, "yes: believe the From alone.  Anybody can then use this entry.")

@@ -35,6 +35,7 @@ log = logging.getLogger("authmilter.supervisor")
 
 BACKOFF_FIRST, BACKOFF_LAST = 0.1, 30.0
 HEALTHY_AFTER = 10.0  # a worker that lived this long starts its back-off afresh
+RELOAD_LIMIT = 10.0  # for all workers to take a configuration over
 HEARTBEAT_LIMIT = 60.0  # a worker whose loop stood still this long is replaced
 WANTED_FILES = 65536
 GRACE = 5.0  # beyond drain_timeout, before what is left is killed
@@ -70,6 +71,8 @@ class Supervisor:
         self.listeners: list[Listener] = []
         self.children: list[Child] = []
         self.stopping = False
+        self.generation = 0  # of the configuration in force: one more with every reload
+        self._reload_until = 0.0  # workers have until then to take it over; 0 if all have
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -160,6 +163,7 @@ class Supervisor:
         child.pid, child.control = pid, ours
         if child.slot:
             self._set(child, "heartbeat", time.monotonic())
+            self._set(child, "generation", self.generation)
 
     def _set(self, child: Child, gauge: str, value: float) -> None:
         self.shared.slot(child.slot)[self.layout.cells[gauge, ()]] = value
@@ -195,6 +199,8 @@ class Supervisor:
                     if not child.pid and now >= child.respawn_at:
                         self._fork(child)
                 self._replace_stuck(now)
+                if self._reload_until and (now >= self._reload_until or self._all_reloaded()):
+                    self._reloaded()
                 if not ready and self.shared.sum(self.layout.cells["accepting", ()]) >= self.workers:
                     ready = True
                     notify.notify("READY=1", f"STATUS=serving with {self.workers} workers")
@@ -208,7 +214,7 @@ class Supervisor:
     def _wait(self, ready: bool, interval: float, deadline: float) -> float:
         """Seconds until something is due."""
         now = time.monotonic()
-        due = [1.0 if ready else 0.02]
+        due = [1.0 if ready and not self._reload_until else 0.02]
         due += [child.respawn_at - now for child in self.children if not child.pid and not self.stopping]
         if interval:
             due.append(interval)
@@ -266,8 +272,11 @@ class Supervisor:
             if child.control is not None and child.slot:
                 child.control.close()  # end of file means drain
                 child.control = None
-        # A listening socket stays open as long as one process has it: workers close theirs, and we ours.
         for listener in self.listeners:
+            with contextlib.suppress(OSError):
+                # A listening socket stays open as long as one process has it, and clients would wait in its backlog:
+                # this ends it for all.
+                listener.sock.shutdown(socket.SHUT_RDWR)
             listener.close()
 
     def _end_exporter_last(self) -> None:
@@ -307,13 +316,29 @@ class Supervisor:
             log.warning("reload: a change of %s takes a restart", change)
         self.config, self.signer, self.senders = config, signer, senders
         configure(config.log.format, config.log.level)
-        frame = worker.FRAME.pack(len(text.encode())) + text.encode()
+        if self._reload_until:
+            self._reloaded()  # a signal came while workers were still busy with the one before
+        self.generation += 1
+        self._reload_until = time.monotonic() + RELOAD_LIMIT
+        octets = text.encode()
         for child in self.children:
             if child.slot and child.control is not None:
                 try:
-                    child.control.sendall(frame)
+                    child.control.sendall(worker.FRAME.pack(self.generation, len(octets)) + octets)
                 except OSError as error:
                     log.error("%s can't be told of the reload: %s", child.name, error)
+
+    def _all_reloaded(self) -> bool:
+        cell = self.layout.cells["generation", ()]
+        return all(
+            self.shared.slot(child.slot)[cell] >= self.generation for child in self.children if child.slot and child.pid
+        )
+
+    def _reloaded(self) -> None:
+        """Every worker has the new configuration: only now it counts as reloaded."""
+        if not self._all_reloaded():
+            log.warning("not every worker took the new configuration within %.0f s", RELOAD_LIMIT)
+        self._reload_until = 0.0
         self.metrics.reloaded(success=True)
         log.info("reloaded")
         notify.notify("READY=1", f"STATUS=serving with {self.workers} workers")

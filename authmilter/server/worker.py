@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("authmilter.worker")
 
-FRAME = struct.Struct("!I")  # length of a configuration text that follows on the control socket
+FRAME = struct.Struct("!II")  # number of a reload and length of the configuration text that follows it
 HEARTBEAT = 1.0
 
 
@@ -112,11 +112,12 @@ class Worker:
         try:
             while True:
                 try:
-                    (length,) = FRAME.unpack(await reader.readexactly(FRAME.size))
+                    generation, length = FRAME.unpack(await reader.readexactly(FRAME.size))
                     text = (await reader.readexactly(length)).decode()
                 except (asyncio.IncompleteReadError, ConnectionError):
                     return
                 await self._reload(text)
+                self.metrics.set("generation", generation)
         finally:
             writer.close()
 

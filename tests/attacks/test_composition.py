@@ -1,6 +1,7 @@
 """Composition kills and weak links: mail that one program takes for the attacker's, and another for the victim's."""
 
 from base64 import b64encode
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -407,7 +408,7 @@ ATTACKS = [
         mail=lambda: author("admin@l\u0435git.example"),
         action=Action.ACCEPT,
         results={"dmarc": "none"},
-        identifier="xn--lgit-53d.example",
+        identifier="xn--lgit-v4d.example",
     ),
     attack(
         "IDN homograph",
@@ -489,10 +490,9 @@ CLAIM = f"mx.{ATTACKER}; spf=pass smtp.mailfrom={VICTIM}; dkim=pass header.d={VI
 @answers("ARC result laundering")
 @answers("forged ARC sets")
 @pytest.mark.parametrize(
-    "message",
+    "make",
     [
         pytest.param(lambda: sealed(from_victim(), ATTACKER, CLAIM), id="a valid set of an untrusted sealer"),
-        pytest.param(lambda: sealed(from_victim(), VICTIM, CLAIM).signed(), id="a set of the victim, signed above"),
         pytest.param(
             lambda: sealed(from_victim(), ATTACKER, CLAIM, instance=2, cv="pass"), id="instance 2 without instance 1"
         ),
@@ -514,12 +514,11 @@ CLAIM = f"mx.{ATTACKER}; spf=pass smtp.mailfrom={VICTIM}; dkim=pass header.d={VI
         ),
     ],
 )  # fmt: skip
-async def test_what_an_untrusted_chain_claims_is_not_believed(message: object) -> None:
-    assert callable(message)
-    played = await play(message(), title="ARC result laundering", ip=NAMELESS_IP)
+async def test_what_an_untrusted_chain_claims_is_not_believed(make: Callable[[], Mail]) -> None:
+    played = await play(make(), title="ARC result laundering", ip=NAMELESS_IP)
     assert played.words("dmarc") == "fail"
     assert played.verdict.action is Action.REJECT
-    assert_clean(played, (ATTACKER, VICTIM) if b"d=legit.example" in message().fields[1][1] else (ATTACKER,))
+    assert_clean(played, (ATTACKER,))
 
 
 # -- users of ours -------------------------------------------------------------------------------------------------------

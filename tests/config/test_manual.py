@@ -36,14 +36,16 @@ def test_the_sample_with_every_line_taken_in_says_the_same() -> None:
     for section in ini.SECTIONS:
         assert getattr(config, section) == getattr(defaults, section)
     assert config.checks == defaults.checks
-    assert config.sign == {"example.org": ini.NAMED_SECTIONS["sign"]()}
+    assert config.sign == {"example.org": ini.NAMED_SECTIONS["sign"].declared()}
 
 
 def test_the_sample_has_every_option() -> None:
     origins = ini.load_with_origins("sample", uncommented()).origins
     expected = {(section, name) for section, declared in ini.SECTIONS.items() for name in options_of(declared)}
     expected |= {
-        (f"{kind} example.org", name) for kind, declared in ini.NAMED_SECTIONS.items() for name in options_of(declared)
+        (f"{kind} example.org", name)
+        for kind, named in ini.NAMED_SECTIONS.items()
+        for name in options_of(named.declared)
     }
     assert expected <= set(origins)
 
