@@ -20,7 +20,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from authmilter.config.schema import Identity
+from authmilter.config.schema import Config
 from authmilter.evidence import Finding, Result
 from authmilter.interfaces import Resolver
 from authmilter.model import Stage, Transaction
@@ -35,6 +35,8 @@ DERIVED = {
     "dmarc_fail_reject": "DMARC fails, the domain asks for reject, and nothing else speaks against the message.",
     "dmarc_fail_reject_corroborated": "DMARC fails, the domain asks for reject, and SPF fails, the client has no "
     "confirmed name, it is on a list, or the score is over `tag`.",
+    "spf_fail_excused": "SPF fails, and [forwarders] explains it.",
+    "dmarc_fail_excused": "DMARC fails, and [forwarders] or a trusted ARC sealer explains it.",
     "from_mismatch": "An authenticated user wrote a From that [submission] does not grant.",
 }
 
@@ -43,12 +45,12 @@ DERIVED = {
 class Tools:
     """What a check may use: no globals, no clock of its own.
 
-    `now` is in seconds since 1970, `options` the check's own section.
+    `now` is in seconds since 1970, `options` the check's own section; `config` is for what concerns all, such as our domains.
     """
 
     dns: Resolver
     now: float
-    identity: Identity
+    config: Config
     options: Any = None
 
 
@@ -63,6 +65,7 @@ class Check:
     options: type[Any] | None
     help: str
     waits: bool
+    wanted: Callable[[Config], bool] = lambda _: True  # is there anything for it to do under this configuration?
 
 
 _registry: dict[str, Check] = {}
@@ -70,7 +73,13 @@ _registry: dict[str, Check] = {}
 F = TypeVar("F", bound=Callable[[Transaction, Tools], Iterator[Finding] | AsyncIterator[Finding]])
 
 
-def check(stage: Stage, *, scores: Mapping[str, float], options: type[Any] | None = None) -> Callable[[F], F]:
+def check(
+    stage: Stage,
+    *,
+    scores: Mapping[str, float],
+    options: type[Any] | None = None,
+    wanted: Callable[[Config], bool] = lambda _: True,
+) -> Callable[[F], F]:
     """Register the decorated generator as a check of that stage."""
 
     def register(function: F) -> F:
@@ -86,6 +95,7 @@ def check(stage: Stage, *, scores: Mapping[str, float], options: type[Any] | Non
             options,
             doc.partition("\n")[0],
             inspect.isasyncgenfunction(function),
+            wanted,
         )
         return function
 

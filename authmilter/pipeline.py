@@ -43,7 +43,7 @@ class Pipeline:
         self._checks = {stage: tuple(c for c in checks if c.stage is stage and self._enabled(c)) for stage in Stage}
 
     def _enabled(self, check: Check) -> bool:
-        return bool(getattr(self.config.checks.get(check.name), "enabled", True))
+        return check.wanted(self.config) and bool(getattr(self.config.checks.get(check.name), "enabled", True))
 
     def has_checks(self, stage: Stage) -> bool:
         """Is there anything to run at that stage?"""
@@ -116,7 +116,7 @@ class Pipeline:
         found: list[Finding] = []
         waiting = []
         for check in checks:
-            tools = Tools(self.dns, now, self.config.identity, self.config.checks.get(check.name))
+            tools = Tools(self.dns, now, self.config, self.config.checks.get(check.name))
             if check.waits:
                 waiting.append(asyncio.create_task(self._wait(check, tx, tools)))
             else:

@@ -14,15 +14,17 @@ from types import MappingProxyType
 
 from authmilter.check import Check, method_symbols
 from authmilter.config.schema import Config, Weight
-from authmilter.evidence import Result
+from authmilter.evidence import AuthResult, Result
+from authmilter.forwarding import APPLIED, OVERRIDE, is_excused
 from authmilter.model import Stage, Transaction
 from authmilter.replies import reply_for
 from authmilter.verdict import CONTINUE, Action, Verdict
 
 # What each preset does by itself; all that is not named weighs what its check declares.
 PRESETS: Mapping[str, Mapping[str, Weight]] = {
-    "observe": {},
+    "observe": {"allowed": Action.ACCEPT},
     "balanced": {
+        "allowed": Action.ACCEPT,
         "ambiguous_from": Action.REJECT,
         "spf_fail_no_dmarc_pass": Action.REJECT,
         "dmarc_fail_quarantine": Action.TAG,
@@ -31,6 +33,7 @@ PRESETS: Mapping[str, Mapping[str, Weight]] = {
         "dmarc_fail_reject_corroborated": Action.REJECT,
     },
     "strict": {
+        "allowed": Action.ACCEPT,
         "ambiguous_from": Action.REJECT,
         "spf_fail": Action.REJECT,
         "spf_fail_no_dmarc_pass": Action.REJECT,
@@ -160,11 +163,14 @@ def derived(tx: Transaction, score: float, tag: float | None) -> Iterator[str]:
 
     `score` is the sum of weights; at `tag` or above it corroborates a DMARC failure.
     """
-    symbols = {result.symbol for result in tx.results}
+    symbols = {result.symbol for result in tx.results if not is_excused(result)}
     dmarc = next((r for r in tx.results if r.method == "dmarc"), None)
     dmarc_result = dmarc.result if dmarc else Result.NONE
-    if dmarc and dmarc_result is Result.FAIL:
+    excused = dmarc is not None and is_excused(dmarc)
+    if dmarc and dmarc_result is Result.FAIL and not excused:
         asked = dmarc.properties.get("policy.dmarc", "none")
+        if OVERRIDE in dmarc.properties:
+            asked = dmarc.properties.get(APPLIED, "none")
         if asked == "reject" and (
             symbols & _CORROBORATING
             or any(finding.symbol.startswith(_LISTING) for _, finding in tx.findings)
@@ -175,14 +181,14 @@ def derived(tx: Transaction, score: float, tag: float | None) -> Iterator[str]:
             yield f"dmarc_fail_{asked}"
     # Behind DMARC, so that the reply names the policy rather than the SPF failure that it rests on.
     # A DMARC temperror may yet become a pass: SPF fail then waits for a better answer.
-    if "spf_fail" in symbols and dmarc_result not in (Result.PASS, Result.TEMPERROR):
+    if "spf_fail" in symbols and dmarc_result not in (Result.PASS, Result.TEMPERROR) and not excused:
         yield "spf_fail_no_dmarc_pass"
 
 
 def _judge(rules: Rules, tx: Transaction, stage: Stage, reference: str) -> Ruling:
     scored = tuple(_scored(rules, tx))
     score = round(sum((weight for _, weight in scored), 0.0), 3)
-    symbols = dict.fromkeys([r.symbol for r in tx.results] + [finding.symbol for _, finding in tx.findings])
+    symbols = dict.fromkeys([_symbol(r) for r in tx.results] + [finding.symbol for _, finding in tx.findings])
     if stage is Stage.EOM:
         symbols = dict.fromkeys([*derived(tx, score, rules.tag), *symbols])
     forced = [(symbol, weight) for symbol in symbols if isinstance(weight := rules.weights.get(symbol), Action)]
@@ -216,10 +222,14 @@ def _judge(rules: Rules, tx: Transaction, stage: Stage, reference: str) -> Rulin
     return Ruling(Verdict(action, because=tagging, score=score), rules.enforce, scored)
 
 
+def _symbol(result: AuthResult) -> str:
+    return f"{result.symbol}_excused" if is_excused(result) else result.symbol
+
+
 def _scored(rules: Rules, tx: Transaction) -> Iterator[tuple[str, float]]:
     seen = set()
     for result in tx.results:
-        symbol = result.symbol
+        symbol = _symbol(result)
         if symbol not in seen and (weight := rules.weight(symbol)):
             seen.add(symbol)  # ten broken signatures weigh no more than one
             yield symbol, weight

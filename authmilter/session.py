@@ -22,6 +22,7 @@ from authmilter.auth.signing import Choice, Signer, SigningError
 from authmilter.check import Check
 from authmilter.config.schema import Config
 from authmilter.evidence import AuthResult, Finding, Result
+from authmilter.forwarding import OVERRIDE, with_override
 from authmilter.interfaces import Observer, Resolver
 from authmilter.log import message_line
 from authmilter.model import (
@@ -355,6 +356,7 @@ class Session:
         if acts and inbound and self._early is None:
             timeout = self._config.milter.command_timeout
             await self._gather(timeout)
+            self.tx = with_override(self.tx, self._config)
             verdict = self._refuse(stage, await self._judged(stage))
         self.rules.observer.stage_done(stage, time.perf_counter() - started)
         return verdict
@@ -417,6 +419,7 @@ class Session:
         await self._gather(config.milter.message_timeout)
         if not self._trusted_relay:
             await self._authenticate(max(0.01, deadline - time.perf_counter()))
+            self.tx = with_override(self.tx, config)
             found, waiting = self.rules.pipeline.start(Stage.EOM, self.tx)
             self._add(Stage.EOM, found)
             if waiting:
@@ -534,6 +537,9 @@ class Session:
         scored = dict(ruling.scored)
         symbols = [f"{finding.symbol}({scored.get(finding.symbol, 0):g})" for _, finding in tx.findings]
         symbols += [f"{s}({w:g})" for s, w in scored.items() if not any(f.symbol == s for _, f in tx.findings)]
+        overrides = [r.properties[OVERRIDE] for r in tx.results if OVERRIDE in r.properties]
+        if overrides:
+            fields["override"] = ",".join(overrides)
         fields["score"] = f"{verdict.score:g}"
         fields["symbols"] = ",".join(symbols[:50])
         fields["action"] = verdict.action.value

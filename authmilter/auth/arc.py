@@ -13,7 +13,7 @@ a chain is not sealed at all, so that later hosts judge it by themselves.
 """
 
 import logging
-from collections.abc import Callable, Collection, Container, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, TypeVar
@@ -223,6 +223,8 @@ def _read_ams(position: int, value: bytes) -> tuple[int, Signature]:
     read_signer(tags, found)
     require(tags, b"a", b"b", b"bh", b"d", b"h", b"s")
     _refuse_sha1(found)
+    # RFC 6376 section 3.5 has simple/simple where there is no c=; the test suite of ARC has relaxed/relaxed, and so dkimpy.
+    tags.setdefault(b"c", b"relaxed/relaxed")
     read_coverage(tags, found, blank_names=True)
     # RFC 8617 section 4.1.2: no ARC field MUST be covered.  AAR and AMS are let pass, which earlier drafts allowed.
     if _INDEX[AS] in found["signed_fields"]:
@@ -327,7 +329,7 @@ async def _verify(
     if outcome[0] is not Result.PASS:
         return _failed(outcome, f"message signature {newest.instance}"), 0
     # Step 6: then every seal, from the newest to the first.
-    digests = seal_digests(chain.sets, message, forms)
+    digests = _seal_digests(chain.sets, message, forms)
     for arc_set in reversed(chain.sets):
         if arc_set.seal.key_name not in answers:
             await ask(chain.key_names)
@@ -359,7 +361,7 @@ def _verify_seal(seal: Signature, answer: Answer | DnsTempError, digest: bytes, 
     return Result.FAIL, "ARC fields have changed"
 
 
-def seal_digests(sets: Collection[ArcSet], message: Message, forms: FieldForms) -> list[bytes]:
+def _seal_digests(sets: Iterable[ArcSet], message: Message, forms: FieldForms) -> list[bytes]:
     """SHA-256 of what each seal signs: AAR, AMS and AS of all sets from the first, its own b= empty (section 5.1.1).
 
     Each seal signs what the one before it did and more, so one hash runs through the chain.
@@ -367,10 +369,16 @@ def seal_digests(sets: Collection[ArcSet], message: Message, forms: FieldForms) 
     running = sha256()
     digests = []
     for arc_set in sets:
-        running.update(canonical_form(message, "relaxed", arc_set.aar, forms))
-        running.update(canonical_form(message, "relaxed", arc_set.message_signature.position, forms))
+        aar, ams, seal = set_forms(arc_set, message, forms)
+        running.update(aar + ams)
         own = running.copy()
         own.update(unsigned_form(message.fields[arc_set.seal.position], "relaxed"))
         digests.append(own.digest())
-        running.update(canonical_form(message, "relaxed", arc_set.seal.position, forms))
+        running.update(seal)
     return digests
+
+
+def set_forms(arc_set: ArcSet, message: Message, forms: FieldForms) -> list[bytes]:
+    """The canonical forms of AAR, AMS and AS, as a later seal signs them."""
+    positions = (arc_set.aar, arc_set.message_signature.position, arc_set.seal.position)
+    return [canonical_form(message, "relaxed", position, forms) for position in positions]

@@ -8,7 +8,8 @@ al., "Weak Links in Authentication Chains" (USENIX Security 2021); the vulnerabi
 rest are reports against the programs that are named.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import pytest
 
@@ -197,7 +198,10 @@ def attack(name: str, variant: str = "", **case: Any) -> Any:
     return pytest.param(Case(title=title, **case), id=title)
 
 
-def answers(name: str) -> Any:
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def answers(name: str) -> Callable[[F], F]:
     """Mark a test as the answer to that attack of the catalogue."""
     answered.add(name)
     return lambda function: function

@@ -63,9 +63,7 @@ def _zone() -> dict[str, list[str]]:
     }
 
 
-def zone(
-    more: Mapping[str, Sequence[str | bytes]] | None = None, fail: Iterable[str] = ()
-) -> FakeDNS:
+def zone(more: Mapping[str, Sequence[str | bytes]] | None = None, fail: Iterable[str] = ()) -> FakeDNS:
     """The DNS, with more records or other ones; questions in `fail` are answered SERVFAIL."""
     return FakeDNS({**_zone(), **(more or {})}, fail)
 
@@ -97,10 +95,10 @@ class Mail:
         """Without the fields of that name."""
         return replace(self, fields=tuple(f for f in self.fields if f[0].lower() != name.lower()))
 
-    def signed(self, domain: str = ATTACKER, key: str = "", template: str = "", **tags: str | None) -> "Mail":
+    def signed(self, domain: str = ATTACKER, key: str = "", **tags: str) -> "Mail":
         """With a signature of `domain` on top, made with its key or with that of `key`."""
         raw = b"".join(name + b":" + value + b"\r\n" for name, value in self.fields) + b"\r\n" + self.body
-        fields, body = split(sign(raw, key_of(key or domain), template, **{"d": domain, **tags}))
+        fields, body = split(sign(raw, key_of(key or domain), d=domain, **tags))
         return Mail(tuple((f.name, f.value) for f in fields), body)
 
 
@@ -111,7 +109,10 @@ def _fields(fields: Iterable[tuple[str | bytes, str | bytes]]) -> tuple[Field, .
 def mail(author: str | bytes = f"Mallory <mallory@{ATTACKER}>", *, body: bytes = Mail.body) -> Mail:
     """A plain message with that From."""
     return Mail((), body).on_top(
-        ("From", author), ("To", "bob@ours.example"), ("Subject", "Invoice"), ("Date", "Fri, 15 Jan 2027 08:00:00 +0000")
+        ("From", author),
+        ("To", "bob@ours.example"),
+        ("Subject", "Invoice"),
+        ("Date", "Fri, 15 Jan 2027 08:00:00 +0000"),
     )
 
 
@@ -284,7 +285,7 @@ def assert_clean(played: Played, controls: tuple[str, ...]) -> None:
         assert [(c.method, c.result) for c in clauses] == (expected or [("none", "")])
         for clause in clauses:
             for name, value in clause.properties if clause.result == "pass" else ():
-                if name in ("header.d", "header.i", "header.from", "smtp.mailfrom", "smtp.helo"):
+                if name in _IDENTIFIERS:
                     assert _within(value.rpartition("@")[2], controls), clause
     if verdict.edits and outcome.tx.envelope.direction.label == "inbound":
         # RFC 8601 section 5: ours comes last among the edits, so that it ends up on top.
@@ -299,11 +300,12 @@ def assert_clean(played: Played, controls: tuple[str, ...]) -> None:
     assert_one_line(played.log)
 
 
+_IDENTIFIERS = ("header.d", "header.i", "header.from", "smtp.mailfrom", "smtp.helo")
+
+
 def _domains(result: AuthResult) -> list[str]:
-    names = [result.identifier]
-    for name in ("header.d", "header.i", "header.from", "smtp.mailfrom", "smtp.helo"):
-        names.append(result.properties.get(name, "").rpartition("@")[2])
-    return [name for name in names if name]
+    shown = [value.rpartition("@")[2] for name, value in result.properties.items() if name in _IDENTIFIERS]
+    return [name for name in (result.identifier, *shown) if name]
 
 
 def _within(name: str, domains: tuple[str, ...]) -> bool:

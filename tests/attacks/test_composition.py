@@ -233,7 +233,9 @@ ATTACKS = [
         **AMBIGUOUS,
     ),
     attack("A19 text behind the address", mail=lambda: author(f"<any@{ATTACKER}>admin@{VICTIM}"), **AMBIGUOUS),
-    attack("A19 text behind the address", "in front", mail=lambda: author(f"admin@{VICTIM}<a@{ATTACKER}>"), **AMBIGUOUS),
+    attack(
+        "A19 text behind the address", "in front", mail=lambda: author(f"admin@{VICTIM}<a@{ATTACKER}>"), **AMBIGUOUS
+    ),
     attack(
         "MAIL FROM is not From",
         mail=lambda: from_victim().signed(),

@@ -33,7 +33,7 @@ SPOOF = {"action": Action.TAG, "because": "dmarc_fail_reject", "identifier": VIC
 AUTHENTIC = {"action": Action.ACCEPT, "identifier": VICTIM, "controls": (VICTIM, ATTACKER)}
 
 
-def victims(**tags: str | None) -> Mail:
+def victims(**tags: str) -> Mail:
     """A message that the victim signed, and the attacker got hold of."""
     return from_victim().signed(VICTIM, **tags)
 

@@ -103,10 +103,18 @@ async def test_u_labels_are_asked_for_and_shown_as_a_labels() -> None:
 
 
 async def test_the_lowest_field_of_a_name_is_signed_first() -> None:
-    """RFC 6376 section 5.4.2; one more Subject on top is not covered by a single mention, and is by two."""
-    once, twice = signed(h="from:subject"), signed(h="from:subject:subject")
-    assert (await judge(b"Subject: buy now\r\n" + once)).result is Result.PASS
-    assert (await judge(b"Subject: buy now\r\n" + twice)).reason == "header has changed"
+    """RFC 6376 section 5.4.2; one more field on top is not covered by a single mention, and is by two."""
+    raw = b"Comments: low water at 12\r\n" + MESSAGE
+    once, twice = sign(raw, rsa_key(), h="from:comments"), sign(raw, rsa_key(), h="from:comments:comments")
+    assert (await judge(b"Comments: buy now\r\n" + once)).result is Result.PASS
+    assert (await judge(b"Comments: buy now\r\n" + twice)).reason == "header has changed"
+
+
+async def test_a_field_that_may_stand_once_is_not_doubled_behind_the_signers_back() -> None:
+    """RFC 6376 sections 3.8 and 8.15; all of them signed is the signer's own will."""
+    [result] = await check(b"Subject: buy now\r\n" + signed(h="from:subject"), zone())
+    assert (result.result, result.reason) == (Result.POLICY, "2 subject fields, not all of them signed")
+    assert (await judge(b"Subject: buy now\r\n" + signed(h="from:to"))).result is Result.PASS
 
 
 async def test_two_fields_of_a_name_in_any_letters() -> None:

@@ -12,9 +12,9 @@ from authmilter.auth.spf import check_host
 from authmilter.config.option import Seconds
 from authmilter.config.schema import Dns, Spf
 from authmilter.resolver import CaresResolver
-from tests.auth.test_spf_suites import suite_dns
 from tests.dnsserver import DNSServer
 from tests.shared import shared
+from tests.suites.spf import suite_dns
 
 SCENARIOS = list(yaml.safe_load_all(shared("spf-suites/rfc7208-tests.yml").read_text(encoding="utf-8")))
 TIMEOUT = 0.6  # seconds for a question; the suite's TIMEOUT is a nameserver that says nothing

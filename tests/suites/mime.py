@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 from authmilter.auth.signing import Signer
 from authmilter.check import all_checks
@@ -41,12 +40,12 @@ def messages() -> Iterator[Case]:
     folder = shared("malformed-mime")
     for line in (folder / "index.jsonl").read_text().splitlines():
         name = json.loads(line)["file"]
-        yield Case(name, ("decided",), partial(judge, folder / name))
+        yield Case(name, ("decided",), partial(judge, (folder / name).read_bytes()))
 
 
-async def judge(path: Path) -> str:
+async def judge(raw: bytes) -> str:
     """ "decided", or what is wrong."""
-    fields, body = split(path.read_bytes())
+    fields, body = split(raw)
     observer, dns, config = Errors(), FakeDNS(), Config()
     outcomes: list[Outcome] = []
     rules = build(config, all_checks(), Signer.load(config.sign), load_senders(config), dns, observer, lambda: 1.7e9)
@@ -76,7 +75,7 @@ async def judge(path: Path) -> str:
         f"unprintable field {text!r}": not (text.isascii() and text.isprintable()),
         f"{len(dns.asked)} questions": len(dns.asked) > MAX_QUESTIONS,
         f"{seconds:.1f} s": seconds > MAX_SECONDS,
-        "bytes lost": session._body_size != len(body) if session._in_message else False,
+        "bytes lost": [outcome.tx.message.body_size for outcome in outcomes] != [len(body)],
     }
     return ", ".join(problem for problem, there in problems.items() if there) or "decided"
 

@@ -43,7 +43,9 @@ def authserv_ids() -> Iterator[Case]:
         value = row["value"].encode()
         name = re.match(rb"[a-z.-]+", value)
         assert name is not None
-        yield Case(f"{number} {row['source']}", ("claimed, not removed elsewhere",), partial(_claimed, value, name[0].decode()))
+        yield Case(
+            f"{number} {row['source']}", ("claimed, not removed elsewhere",), partial(_claimed, value, name[0].decode())
+        )
 
 
 def real_fields() -> Iterator[Case]:
@@ -86,14 +88,16 @@ def written() -> Iterator[Case]:
 
 def _shown(results: list[dict[str, Any]]) -> str:
     return "; ".join(
-        f"{r['method']}={r['result']} {r['reason'] or ''} {dict((f'{t}.{p}', v) for t, p, v in r['properties'])}"
+        f"{r['method']}={r['result']} {r['reason'] or ''} { {f'{t}.{p}': v for t, p, v in r['properties']} }"
         for r in results
     )
 
 
 async def _read_back(results: list[dict[str, Any]]) -> str:
     ours = [
-        AuthResult(r["method"], Result(r["result"]), "", {f"{t}.{p}": v for t, p, v in r["properties"]}, r["reason"] or "")
+        AuthResult(
+            r["method"], Result(r["result"]), "", {f"{t}.{p}": v for t, p, v in r["properties"]}, r["reason"] or ""
+        )
         for r in results
     ]
     value = render("mx.example.net", ours).replace("\n", "\r\n")

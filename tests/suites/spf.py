@@ -84,9 +84,9 @@ def cases(file: str, explained: Mapping[str, Explained]) -> Iterator[Case]:
         yield Case(f"{title}/{name}", (preferred,), partial(answer, zonedata, case), explained.get(name))
 
 
-# Each of these answers is allowed by the suite, though not preferred.  The reasons are sections of RFC 7208.
-_TXT_ALONE = "records of type SPF are not asked for (section 3.1)"
-_NO_NAME = "a target-name that can't be asked matches nothing (section 4.8)"
+# Each of these answers is allowed by the suite, though not preferred.
+_TXT_ALONE = "records of type SPF are not asked for (RFC 7208 section 3.1)"
+_NO_NAME = "a target-name that can't be asked matches nothing (RFC 7208 section 4.8)"
 DIFFERS_IN_4408 = {
     "spfonly": Explained("none", _TXT_ALONE),
     "txttimeout": Explained("temperror", _TXT_ALONE),
@@ -96,13 +96,13 @@ DIFFERS_IN_4408 = {
     "invalid-domain-empty-label": Explained("fail", _NO_NAME),
     "invalid-domain-long": Explained("fail", _NO_NAME),
     "invalid-domain-long-via-macro": Explained("fail", _NO_NAME),
-    "exists-dnserr": Explained("temperror", "a DNS failure at a mechanism is a temperror (section 5)"),
-    "mx-limit": Explained("permerror", "more than ten exchanges are a permerror (section 4.6.4)"),
+    "exists-dnserr": Explained("temperror", "a DNS failure at a mechanism is a temperror (RFC 7208 section 5)"),
+    "mx-limit": Explained("permerror", "more than ten exchanges are a permerror (RFC 7208 section 4.6.4)"),
 }
 
 # Cases of pyspf's own suite that are about its lax and harsh modes: default= of old drafts counts in the one and is
 # "ambiguous" in the other.
-_DEFAULT = Explained("neutral", "default= is an unknown modifier and ignored (RFC 7208 section 6), so neutral (4.7)")
+_DEFAULT = Explained("neutral", "default= is an unknown modifier and ignored (RFC 7208 sections 6 and 4.7)")
 DIFFERS_IN_PYSPF = {"default-modifier": _DEFAULT, "default-modifier-harsh": _DEFAULT}
 
 RFC_7208 = Suite("openspf RFC 7208", "spf-suites", 203, partial(cases, "rfc7208-tests.yml", {}))

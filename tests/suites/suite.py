@@ -32,11 +32,12 @@ class Case(NamedTuple):
 
 
 class Suite(NamedTuple):
-    """A suite: `folder` in the shared data that it needs, and how many cases there are to be."""
+    """A suite: `folder` in the shared data that it needs, `size` how many cases there
+    are to be."""
 
     name: str
     folder: str
-    count: int
+    size: int
     load: Callable[[], Iterable[Case]]
 
 
@@ -57,7 +58,7 @@ class Tally:
     @property
     def complete(self) -> bool:
         """Every case was there, and right or explained."""
-        return not self.failed and self.cases == self.suite.count
+        return not self.failed and self.cases == self.suite.size
 
 
 async def run(suite: Suite) -> Tally:

@@ -1,0 +1,36 @@
+"""Author domains and mailboxes that the administrator allows ([allow NAME])."""
+
+from collections.abc import Iterator
+
+from authmilter.addresses import author
+from authmilter.check import Tools, check
+from authmilter.config.schema import Allow
+from authmilter.evidence import Finding, Result
+from authmilter.model import Stage, Transaction
+
+
+@check(Stage.EOM, scores={"allowed": 0.0}, wanted=lambda config: bool(config.allow))
+def allowed(tx: Transaction, tools: Tools) -> Iterator[Finding]:
+    """The author is in an [allow] section, and authenticated as it asks."""
+    found = author(tx.message)
+    if found.problem or len(found.mailboxes) != 1:
+        return
+    mailbox = found.mailboxes[0]
+    address = f"{mailbox.local_part.decode('utf-8', 'replace').lower()}@{mailbox.domain}"
+    for name in (address, mailbox.domain):
+        entry = tools.config.allow.get(name)
+        if entry is not None and _proven(tx, mailbox.domain, entry):
+            yield Finding("allowed", f"[allow {name}]")
+            return
+
+
+def _proven(tx: Transaction, domain: str, entry: Allow) -> bool:
+    if entry.networks:
+        client = tx.connection.client_ip
+        if client is None or not any(client in network for network in entry.networks):
+            return False
+    elif not entry.requires:
+        return entry.insecure
+    return not entry.requires or any(
+        r.method == entry.requires and r.result is Result.PASS and r.identifier == domain for r in tx.results
+    )
