@@ -51,8 +51,15 @@ def _to_ascii_domain(raw: bytes | str) -> str:
 
 
 def _to_a_labels(text: str) -> str:
-    mapped = idna.uts46_remap(text, std3_rules=False, transitional=False)
-    return ".".join(label if label.isascii() else idna.alabel(label).decode() for label in mapped.split("."))
+    labels = []
+    room = 255
+    for label in idna.uts46_remap(text, std3_rules=False, transitional=False).split("."):
+        # An A-label is longer than its U-label.  What is too long is left here, since idna takes its time for each label.
+        if len(label) > min(room, 63):
+            raise UnicodeError("too long")
+        labels.append(label if label.isascii() else idna.alabel(label).decode())
+        room -= len(labels[-1]) + 1
+    return ".".join(labels)
 
 
 # ------------------------------------------------------------------------------------------------------------- paths

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from authmilter.addresses import author
-from authmilter.auth import dkim, dmarc, iprev, spf
+from authmilter.auth import arc, dkim, dmarc, iprev, spf
 from authmilter.check import Check, Tools
 from authmilter.config.schema import Config
 from authmilter.errors import TempError
@@ -77,6 +77,14 @@ class Pipeline:
             "dkim",
             dkim.verify(tx.message, signatures, self.dns, self.clock(), self.config.dkim),
             lambda reason: [AuthResult("dkim", Result.TEMPERROR, reason=reason)],
+        )
+
+    async def arc(self, tx: Transaction, chain: arc.Chain) -> arc.ArcResult:
+        """The chain of sealers."""
+        return await self._guard(
+            "arc",
+            arc.verify(chain, tx.message, self.dns, self.clock(), self.config.dkim, str(tx.connection.client_ip or "")),
+            lambda reason: arc.ArcResult(AuthResult("arc", Result.TEMPERROR, reason=reason)),
         )
 
     async def dmarc(self, tx: Transaction) -> AuthResult:

@@ -1,4 +1,4 @@
-"""The DNS resolver of a worker: a cache, and one question on the wire however many wait for it, over c-ares."""
+"""The DNS resolver of a worker: a cache, and one question on the wire however many wait for it."""
 
 import asyncio
 import resource
@@ -6,14 +6,21 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from functools import partial
-from ipaddress import ip_address
 from typing import Final
 
-from authmilter.cares import RESPONSE_CODES, TYPES, Channel, Reply, is_odd, system_nameservers, usable_name
 from authmilter.config.schema import Dns
+from authmilter.dns_client import (
+    RESPONSE_CODES,
+    TYPES,
+    Channel,
+    Reply,
+    Server,
+    nameserver,
+    system_nameservers,
+    usable_name,
+)
 from authmilter.errors import ConfigError, DnsTempError
 from authmilter.interfaces import Answer
-from authmilter.odd_names import OddNameChannel
 
 MAX_UNDER_WAY = 1000  # questions of ours at all nameservers together; each holds a socket. More of them wait,
 MAX_WAITING = 5000  # up to that many
@@ -25,25 +32,6 @@ STICKY = 60.0  # seconds for which another nameserver than the first is preferre
 NOTHING: Final = Answer((), exists=False)
 
 Key = tuple[str, str]
-
-
-def nameserver(text: str) -> str:
-    """``ADDRESS``, ``ADDRESS:PORT`` or ``[ADDRESS]:PORT`` in the form that c-ares reads; ValueError for all else."""
-    host, port = text.strip(), "53"
-    if host.startswith("["):
-        host, bracket, rest = host[1:].partition("]")
-        if not bracket or rest[:1] not in ("", ":"):
-            raise ValueError(f"no nameserver: {text!r}")
-        if rest:
-            port = rest[1:]
-    elif host.count(":") == 1:
-        host, port = host.split(":")
-    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536):
-        raise ValueError(f"no port: {text!r}")
-    address, _, scope = str(ip_address(host)).partition("%")  # ValueError where it is none
-    if ":" not in address:
-        return f"{address}:{port}"
-    return f"[{address}]:{port}%{scope}" if scope else f"[{address}]:{port}"
 
 
 class _Question:
@@ -61,16 +49,15 @@ class _Question:
 
 
 class _Nameserver:
-    __slots__ = ("channel", "heard", "odd_names")
+    __slots__ = ("channel", "heard")
 
-    def __init__(self, server: str, timeout: float, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, server: Server, timeout: float, loop: asyncio.AbstractEventLoop) -> None:
         self.channel = Channel(server, timeout, loop)
-        self.odd_names = OddNameChannel(server, timeout, loop)
         self.heard = 0.0  # when it last spoke, whatever it said
 
 
-class CaresResolver:
-    """`interfaces.Resolver` over c-ares.  Must be made, used and closed on the thread of a running event loop.
+class StubResolver:
+    """`interfaces.Resolver` that asks nameservers for recursion.  Made, used and closed on the thread of a running loop.
 
     A question that fails at the first nameserver, or gets no answer there within a share of `timeout`, is put to the
     next as well; the first answer counts.  A nameserver loses its place only if it said nothing at all while another
@@ -78,7 +65,7 @@ class CaresResolver:
 
     `on_query` is told record type, outcome (``ok nxdomain nodata temperror``) and seconds of every question that went
     out, `on_cache` ``hit`` or ``miss``.  Both must be cheap and not raise.  `clock` is the time of the cache, in
-    seconds.  Raises ConfigError for a nameserver that is none, StartError if c-ares can't start.
+    seconds.  Raises ConfigError for a nameserver that is none, StartError if no file can be opened.
     """
 
     def __init__(
@@ -157,7 +144,6 @@ class CaresResolver:
             self._fail(question, "resolver closed", keep=False)
         for server in self._nameservers:
             server.channel.close()
-            server.odd_names.close()
         self._nameservers = []
         if self._timer is not None:
             self._timer.cancel()
@@ -201,14 +187,13 @@ class CaresResolver:
         question.open += 1
         question.put = now
         self._under_way += 1
-        channel = server.odd_names if is_odd(question.key[0]) else server.channel
-        channel.ask(*question.key, partial(self._replied, question, server))
+        server.channel.ask(*question.key, partial(self._replied, question, server))
 
     def _replied(self, question: _Question, server: _Nameserver, reply: Reply) -> None:
         self._under_way -= 1
         question.open -= 1
         if self._backlog:
-            self._loop.call_soon(self._put_waiting)  # not at once: c-ares may call this from within `_put`
+            self._loop.call_soon(self._put_waiting)  # not at once: this may be called from within `_put`
         now = self._loop.time()
         failure = reply if isinstance(reply, str) else ""
         if failure in RESPONSE_CODES or not failure:
@@ -229,9 +214,7 @@ class CaresResolver:
             self._fail(question, reply)
 
     def _tick(self) -> None:
-        """See to everything that waits for time to pass."""
-        for server in self._nameservers:
-            server.channel.process_timeouts()
+        """See to questions that wait for another nameserver, or for their end."""
         now = self._loop.time()
         for question in list(self._questions.values()):
             if now - question.started >= self._options.timeout:

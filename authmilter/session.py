@@ -17,12 +17,13 @@ from ipaddress import ip_address
 from typing import Any
 
 from authmilter.addresses import author, parse_path, to_ascii_domain
-from authmilter.auth import dkim, dmarc, results_header
-from authmilter.auth.signing import Choice, Signer, SigningError
+from authmilter.auth import arc, dkim, dmarc, results_header
+from authmilter.auth.signing import Choice, SigningError
 from authmilter.check import Check
 from authmilter.config.schema import Config
 from authmilter.evidence import AuthResult, Finding, Result
-from authmilter.forwarding import OVERRIDE, with_override
+from authmilter.files import Files
+from authmilter.forwarding import OVERRIDE, with_override, within
 from authmilter.interfaces import Observer, Resolver
 from authmilter.log import message_line
 from authmilter.model import (
@@ -37,7 +38,6 @@ from authmilter.model import (
 )
 from authmilter.pipeline import Pipeline
 from authmilter.policy import Policy, Ruling
-from authmilter.submission import SenderMap
 from authmilter.verdict import CONTINUE, Action, HeaderEdit, Verdict
 
 log = logging.getLogger("authmilter.session")
@@ -46,6 +46,7 @@ log = logging.getLogger("authmilter.session")
 MAX_HEADER_SECTION = 2 * 1024 * 1024
 MAX_FIELD = 256 * 1024
 MAX_FIELDS = 20_000
+MAX_PREFETCHED_KEYS = 20  # of a chain: it has few sealers, unless it is made to cost
 MAX_RECIPIENTS = 10_000  # more are accepted, but no longer listed
 
 _REFUSING = (Action.REJECT, Action.TEMPFAIL)
@@ -58,8 +59,7 @@ class Rulebook:
     config: Config
     policy: Policy
     pipeline: Pipeline
-    signer: Signer
-    senders: SenderMap
+    files: Files
     dns: Resolver
     observer: Observer
     clock: Callable[[], float] = time.time
@@ -68,15 +68,14 @@ class Rulebook:
 def build(
     config: Config,
     checks: tuple[Check, ...],
-    signer: Signer,
-    senders: SenderMap,
+    files: Files,
     dns: Resolver,
     observer: Observer,
     clock: Callable[[], float] = time.time,
 ) -> Rulebook:
     """Put the rulebook of a configuration together."""
     pipeline = Pipeline(config, checks, dns, observer, clock)
-    return Rulebook(config, Policy(config, checks), pipeline, signer, senders, dns, observer, clock)
+    return Rulebook(config, Policy(config, checks), pipeline, files, dns, observer, clock)
 
 
 @dataclass(frozen=True)
@@ -119,6 +118,9 @@ class Session:
         self._body_wanted = True
         self._hashes: dkim.BodyHashes | None = None
         self._signatures: tuple[dkim.Signature, ...] = ()
+        self._chain = arc.NO_CHAIN
+        self._arc = arc.ArcResult(AuthResult("arc", Result.NONE))
+        self._sealing = False
         self._choice: Choice | None = None
         self._in_message = False
         self._decided = False
@@ -242,8 +244,8 @@ class Session:
         self.tx = replace(self.tx, message=message)
         keys: set[BodyHashKey] = set()
         if self.tx.envelope.direction is Direction.OUTBOUND:
-            self._choice = self.rules.signer.choose(author(message).domains)
-            keys = set(self.rules.signer.body_hash_keys(self._choice))
+            self._choice = self.rules.files.signer.choose(author(message).domains)
+            keys = set(self.rules.files.signer.body_hash_keys(self._choice))
         elif not self._trusted_relay:
             if self._config.dkim.enabled:
                 self._signatures = dkim.parse_signatures(message, self._config.dkim)
@@ -251,6 +253,7 @@ class Session:
                     if signature.error is None and signature.body_hash_key is not None:
                         keys.add(signature.body_hash_key)
                         self.rules.dns.prefetch(signature.key_name, "TXT")
+            keys |= self._plan_arc(message)
             if self._config.dmarc.enabled:
                 for domain in author(message).domains[:1]:
                     dmarc.prefetch(domain, self.rules.dns)
@@ -389,6 +392,8 @@ class Session:
             task = self._methods.get(name)
             if task is None or name in done:
                 continue
+            if name == "spf_helo" and self._in_message and self.tx.envelope.reverse_path is None:
+                continue  # RFC 7208 section 2.4: the null reverse-path is postmaster@HELO, which `spf` then looks at
             results.append(_result_of(name, task))
         for stage, check_task in self._waiting:
             if check_task.done() and not check_task.cancelled():
@@ -419,7 +424,7 @@ class Session:
         await self._gather(config.milter.message_timeout)
         if not self._trusted_relay:
             await self._authenticate(max(0.01, deadline - time.perf_counter()))
-            self.tx = with_override(self.tx, config)
+            self.tx = with_override(self.tx, config, self._vouched())
             found, waiting = self.rules.pipeline.start(Stage.EOM, self.tx)
             self._add(Stage.EOM, found)
             if waiting:
@@ -431,6 +436,7 @@ class Session:
         if not self._trusted_relay:
             edits = results_header.forged(self.tx.message, self._our_ids(), inside=False) + _spam_fields(ruling)
             value = results_header.render(self._authserv_id(), self.tx.results)
+            edits += self._seal(value)
             # RFC 8601 section 5: on top of all fields, so it is inserted last.
             edits.append(HeaderEdit("insert", 0, "Authentication-Results", value))
         ruling = replace(ruling, verdict=replace(ruling.verdict, edits=tuple(edits)))
@@ -439,12 +445,18 @@ class Session:
 
     async def _authenticate(self, timeout: float) -> None:  # noqa: ASYNC109  what is late becomes a temperror
         """DKIM, and DMARC on top of it."""
-        missing = [method for method in ("dkim", "dmarc") if getattr(self._config, method).enabled]
+        missing = [method for method in ("dkim", "arc", "dmarc") if getattr(self._config, method).enabled]
+        if not self._chain.present and "arc" in missing:
+            missing.remove("arc")
         try:
             async with asyncio.timeout(timeout):
                 if self._config.dkim.enabled:
                     self._add_results(await self.rules.pipeline.dkim(self.tx, self._signatures))
                     missing.remove("dkim")
+                if "arc" in missing:
+                    self._arc = await self.rules.pipeline.arc(self.tx, self._chain)
+                    self._add_results([self._arc.result])
+                    missing.remove("arc")
                 if self._config.dmarc.enabled:
                     self._add_results([await self.rules.pipeline.dmarc(self.tx)])
                     missing.remove("dmarc")
@@ -455,7 +467,7 @@ class Session:
         started = time.perf_counter()
         tx = self.tx
         if tx.envelope.auth_user:
-            problem = self.rules.senders.objection(tx.envelope.auth_user, author(tx.message))
+            problem = self.rules.files.senders.objection(tx.envelope.auth_user, author(tx.message))
             if problem:
                 self._add(Stage.EOM, [Finding("from_mismatch", problem)])
         ruling = self.rules.policy.judge_submission(self.tx, self.reference)
@@ -465,6 +477,42 @@ class Session:
         ruling = replace(ruling, verdict=replace(ruling.verdict, edits=tuple(edits)))
         self.rules.observer.stage_done(Stage.EOM, time.perf_counter() - started)
         return ruling, "", signed
+
+    def _plan_arc(self, message: Message) -> set[BodyHashKey]:
+        """Read the chain, ask for its keys ahead, and decide on sealing; returns the body hashes that both need."""
+        settings = self._config.arc
+        if not settings.enabled:
+            return set()
+        self._chain = arc.parse_chain(message)
+        for name in self._chain.key_names[:MAX_PREFETCHED_KEYS]:
+            self.rules.dns.prefetch(name, "TXT")
+        keys = set(self._chain.body_hash_keys)
+        sealer = self.rules.files.sealer
+        if sealer is not None:
+            local = self._config.identity.local_domains
+            relayed = any(not any(within(p.domain, d) for d in local) for p in self.tx.envelope.forward_paths)
+            self._sealing = settings.seal == "always" or relayed
+            if self._sealing:
+                keys.add(sealer.body_hash_key)
+        return keys
+
+    def _vouched(self) -> tuple[AuthResult, ...]:
+        """What the first of the trusted sealers saw, if none but trusted ones sealed since."""
+        trusted = {d for d in self._arc.sealers if any(within(d, e) for e in self._config.arc.trusted_sealers)}
+        return self._arc.results_of(self._arc.first_trusted(trusted)) if trusted else ()
+
+    def _seal(self, results: str) -> list[HeaderEdit]:
+        """Our set of the chain, for mail that is forwarded."""
+        sealer = self.rules.files.sealer
+        if sealer is None or not self._sealing:
+            return []
+        try:
+            return list(sealer.seal(self._chain, self._arc, self.tx.message, results, self.rules.clock()))
+        except SigningError as error:
+            log.info("%s: not sealed: %s", self.reference, error)
+        except Exception:
+            log.exception("sealing failed; the message goes on unsealed")
+        return []
 
     def _sign(self) -> tuple[list[HeaderEdit], str]:
         """The signatures, and one sentence for the log: by which keys, or why not."""
@@ -476,7 +524,7 @@ class Session:
         if not choice.keys:
             return [], f"no: {choice.reason}"
         try:
-            edits = self.rules.signer.sign(choice, self.tx.message, self.rules.clock())
+            edits = self.rules.files.signer.sign(choice, self.tx.message, self.rules.clock())
         except SigningError as error:
             return [], f"no: {error}"
         except Exception:

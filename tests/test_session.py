@@ -8,17 +8,16 @@ from ipaddress import ip_network
 import pytest
 
 from authmilter import check as check_module
-from authmilter.auth.signing import Signer
 from authmilter.check import Check, Tools, all_checks
 from authmilter.config.schema import Config, Identity, Milter, Network, Submission
 from authmilter.config.schema import Policy as PolicyOptions
 from authmilter.errors import DnsTempError
 from authmilter.evidence import Finding
+from authmilter.files import load_files
 from authmilter.interfaces import Answer
 from authmilter.metrics import NullObserver
 from authmilter.model import Stage, Transaction
 from authmilter.session import Outcome, Session, build
-from authmilter.submission import load as load_senders
 from authmilter.verdict import Action, HeaderEdit, Verdict
 from tests.fakes import FakeDNS
 
@@ -60,9 +59,7 @@ class Rig:
 
     def session(self) -> Session:
         config = replace(self.config, identity=replace(self.config.identity, authserv_id="mx.test"))
-        rules = build(
-            config, self.checks, Signer.load(config.sign), load_senders(config), self.dns, self.observer, lambda: 1e9
-        )
+        rules = build(config, self.checks, load_files(config), self.dns, self.observer, lambda: 1e9)
         return Session(rules, self.outcomes.append)
 
     async def play(
@@ -157,6 +154,15 @@ async def test_strict_without_enforce_goes_on_to_the_end_and_remembers_the_refus
     assert verdict.action is Action.ACCEPT
     assert edits(verdict, "Authentication-Results")
     assert rig.observer.seen == ["inbound reject mail"]
+
+
+async def test_the_null_reverse_path_is_judged_by_its_helo_alone(rig: Rig) -> None:
+    rig.dns.add("mail.example.org TXT", ["v=spf1 a -all"])
+    await rig.play(sender="<>")
+    found = [r for r in rig.outcomes[0].tx.results if r.method.startswith("spf")]
+    assert [(r.result.value, dict(r.properties)) for r in found] == [("pass", {"smtp.helo": "mail.example.org"})]
+    assert results(rig.outcomes[0])["dmarc"] == "pass"
+    assert rig.outcomes[0].authentication_results.count("spf=") == 1
 
 
 async def test_a_dead_resolver_never_fails_anything(rig: Rig) -> None:

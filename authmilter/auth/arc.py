@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, TypeVar
 
-from authmilter.auth.arc_results import after_cfws, read_results
+from authmilter.auth.arc_results import read_results
+from authmilter.auth.results_header import after_cfws
 from authmilter.auth.signature import (
     FieldForms,
     Outcome,
@@ -98,7 +99,7 @@ class ArcResult:
     """The result for a chain, and who may be asked about it.
 
     `sealers` are d= of each seal, oldest first; empty unless the chain passes.  `author_signed`: the newest AMS covers
-    From, without which the chain says nothing about who wrote the message.
+    every From, without which the chain says nothing about who wrote the message.
     """
 
     result: AuthResult
@@ -226,7 +227,7 @@ def _read_ams(position: int, value: bytes) -> tuple[int, Signature]:
     # RFC 6376 section 3.5 has simple/simple where there is no c=; the test suite of ARC has relaxed/relaxed, and so dkimpy.
     tags.setdefault(b"c", b"relaxed/relaxed")
     read_coverage(tags, found, blank_names=True)
-    # RFC 8617 section 4.1.2: no ARC field MUST be covered.  AAR and AMS are let pass, which earlier drafts allowed.
+    # RFC 8617 section 4.1.2: ARC fields MUST NOT be covered.  AAR and AMS are let pass, which earlier drafts allowed.
     if _INDEX[AS] in found["signed_fields"]:
         raise TagError("h= names ARC-Seal")
     return instance, Signature(position, **found)
@@ -259,6 +260,10 @@ def _instance(digits: bytes) -> int:
 def _refuse_sha1(found: dict[str, Any]) -> None:
     if found["algorithm"] == "rsa-sha1":  # RFC 8301 section 3.1
         raise TagError("a= is rsa-sha1")
+
+
+def _covers_from(signature: Signature, message: Message) -> bool:
+    return signature.signed_fields.count(b"from") >= len(message.index.get(b"from", ())) > 0
 
 
 # -- the signatures ----------------------------------------------------------------------------------------------------
@@ -301,7 +306,7 @@ async def verify(
     return ArcResult(
         AuthResult("arc", result, domain, properties, reason),
         tuple(s.seal.domain for s in chain.sets),
-        b"from" in chain.sets[-1].message_signature.signed_fields,
+        _covers_from(chain.sets[-1].message_signature, message),
         tuple(message.fields[s.aar].value[s.payload_start :] for s in chain.sets),
     )
 

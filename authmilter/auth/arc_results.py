@@ -7,6 +7,7 @@ ignored up to the next semicolon.  All of it is linear, and bounded in size.
 import re
 
 from authmilter.addresses import comment_end, to_ascii_domain
+from authmilter.auth.results_header import after_cfws
 from authmilter.evidence import AuthResult, Result
 from authmilter.model import Message
 
@@ -15,7 +16,6 @@ MAX_RESULTS = 100
 MAX_PROPERTIES = 30  # of one result
 MAX_VALUE = 512  # characters of one value; a longer one is left out
 
-_BLANK = re.compile(rb"[ \t\r\n]*+")
 _DIVIDER = re.compile(rb'[;"(]')
 _QUOTED = re.compile(rb'"((?:[^"\\]|\\.)*+)"', re.DOTALL)
 _NAME = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}+")
@@ -29,19 +29,6 @@ _IDENTITY = {
     "spf": ("smtp.mailfrom", "smtp.mfrom"),  # the second was in use before RFC 7208
     "dmarc": ("header.from",),
 }
-
-
-def after_cfws(text: bytes, at: int) -> int:
-    """Where the next word starts, past white space and comments (RFC 5322 section 3.2.2); -1 if a comment does not end."""
-    while True:
-        blank = _BLANK.match(text, at)
-        assert blank is not None  # it may be empty
-        at = blank.end()
-        if text[at : at + 1] != b"(":
-            return at
-        at = comment_end(text, at)
-        if not at:
-            return -1
 
 
 def split_payload(payload: bytes) -> list[bytes]:
@@ -95,7 +82,8 @@ def _read_result(text: bytes) -> AuthResult | None:
             properties.setdefault(name, value)
     reason = properties.pop("reason", "")
     identity = next((properties[name] for name in _IDENTITY.get(method, ()) if name in properties), "")
-    return AuthResult(method, result, to_ascii_domain(identity.rpartition("@")[2]), properties, reason)
+    domain = to_ascii_domain(identity.rpartition("@")[2].rstrip(">"))  # some write a whole path
+    return AuthResult(method, result, domain, properties, reason)
 
 
 def _read_pair(text: bytes, at: int) -> tuple[int, str, str]:
@@ -110,7 +98,8 @@ def _read_pair(text: bytes, at: int) -> tuple[int, str, str]:
         return nothing
     at = after_cfws(text, name.end())
     if at >= 0 and text[at : at + 1] == b"/":
-        version = _VERSION.match(text, after_cfws(text, at + 1))
+        at = after_cfws(text, at + 1)
+        version = _VERSION.match(text, at) if at >= 0 else None
         at = after_cfws(text, version.end()) if version else -1
     if at < 0 or text[at : at + 1] != b"=":
         return nothing

@@ -55,7 +55,8 @@ class Sealer:
         nothing must be added: the chain has ended already, has 50 sets, or it is not known whether it passes.
         """
         status = _STATUS.get(validated.result.result)
-        if status is None:  # a later host may find out, if we leave the chain alone
+        if status is None or (status == "none") is chain.present:
+            # A later host may find out, if we leave the chain alone.
             raise SigningError(f"the chain can't be validated: {validated.result.reason}")
         if chain.ended:  # RFC 8617 section 5.1.2
             raise SigningError("the chain has ended with cv=fail")

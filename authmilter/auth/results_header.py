@@ -109,14 +109,14 @@ def claims(field_value: bytes, ours: frozenset[str]) -> bool:
     version is not 1; and if no authserv-id can be made out, since a lenient reader may make out ours.
     """
     text = field_value[:MAX_PREFIX]
-    start = _after_blanks(text, 0)
+    start = after_cfws(text, 0)
     found = _AUTHSERV_ID.match(text, start) if start >= 0 else None
     if found is None:
         return True
-    at = _after_blanks(text, found.end())
+    at = after_cfws(text, found.end())
     version = _DIGITS.match(text, at) if at >= 0 else None
     if version is not None:
-        at = _after_blanks(text, version.end())
+        at = after_cfws(text, version.end())
     if at < 0 or text[at : at + 1] != b";" or (version is not None and version[0] != b"1"):
         return True
     try:
@@ -126,8 +126,8 @@ def claims(field_value: bytes, ours: frozenset[str]) -> bool:
     return _canonical(authserv_id) in _canonical_set(ours)
 
 
-def _after_blanks(text: bytes, at: int) -> int:
-    """Where the next word starts, past white space and comments; -1 if a comment does not end."""
+def after_cfws(text: bytes, at: int) -> int:
+    """Where the next word starts, past white space and comments (RFC 5322 section 3.2.2); -1 if a comment does not end."""
     while True:
         blank = _BLANK.match(text, at)
         assert blank is not None  # it may be empty

@@ -30,7 +30,8 @@ Outcome = tuple[Result, str]  # a result with its reason
 FieldForms = dict[tuple[str, int], bytes]  # (canonicalization, position) -> canonical field, shared by all signatures
 
 MAX_FIELD = 32 * 1024  # octets of a signature field; real ones stay under 4,000
-MAX_KEY_RECORDS = 5  # records at one name that are tried: one is right, a second may appear while keys are changed
+MAX_KEY_RECORDS = 5  # records at one name that are read
+MAX_KEYS = 2  # usable keys that are tried: one is right, a second may appear while keys are changed
 _ALGORITHMS = (b"rsa-sha256", b"ed25519-sha256", b"rsa-sha1")
 _FIELD_NAME = bytes(range(33, 58)) + bytes(range(60, 127)) + bytes(range(0x80, 0x100))  # RFC 5322 ftext, RFC 6532
 _PKCS1 = PKCS1v15()
@@ -226,7 +227,7 @@ def usable_keys(signature: Signature, answer: Answer | DnsTempError, options: Dk
             keys.append(key)
         else:
             refusals.append(refusal)
-    return keys or refusals[0]
+    return keys[:MAX_KEYS] or refusals[0]
 
 
 def _refuse_key(key: KeyRecord, signature: Signature, options: Dkim) -> Outcome | None:

@@ -26,7 +26,6 @@ _FIELD = "DKIM-Signature"
 _LINE = 70  # octets after the TAB, which counts as 8 columns: 78 in all (RFC 5322 section 2.1.1)
 _FIELD_NAME = bytes(c for c in range(33, 127) if c not in b":;")  # RFC 5322 section 3.6.8; ";" would end h=
 
-
 # Names of fields to sign: as written in h=, in lower case, and whether it is listed once more than it is there.
 FieldNames = tuple[tuple[str, bytes, bool], ...]
 

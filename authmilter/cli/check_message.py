@@ -74,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
             nameservers=config.dns.nameservers,
             raw=with_crlf(raw),
             field=outcome.authentication_results,
+            results=outcome.tx.results,
+            now=now,
         )
     if args.json:
         print(json.dumps(report, indent=2, ensure_ascii=True))
@@ -151,17 +153,16 @@ def split(raw: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
 
 async def judge(config: "Config", args: argparse.Namespace, raw: bytes, clock: Callable[[], float]) -> "Outcome":
     """Play the message through a Session, as an engine would."""
-    from authmilter.auth.signing import Signer
     from authmilter.check import all_checks
+    from authmilter.files import load_files
     from authmilter.metrics import NullObserver
-    from authmilter.resolver import CaresResolver
+    from authmilter.resolver import StubResolver
     from authmilter.session import Outcome, Session, build
-    from authmilter.submission import load as load_senders
     from authmilter.verdict import Action
 
     outcomes: list[Outcome] = []
-    dns = CaresResolver(config.dns)
-    rules = build(config, all_checks(), Signer.load(config.sign), load_senders(config), dns, NullObserver(), clock)
+    dns = StubResolver(config.dns)
+    rules = build(config, all_checks(), load_files(config), dns, NullObserver(), clock)
     session = Session(rules, outcomes.append)
     address = ip_address(args.ip)
     macros = {b"j": (config.identity.authserv_id or _host_name()).encode(), b"i": b"check-message"}

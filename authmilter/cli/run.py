@@ -3,13 +3,12 @@
 import argparse
 import logging
 
-from authmilter.auth.signing import Signer
 from authmilter.cli import EX_CONFIG, EX_UNAVAILABLE
 from authmilter.config import ini
 from authmilter.errors import ConfigError, StartError
+from authmilter.files import load_files
 from authmilter.log import configure
 from authmilter.server.supervisor import Supervisor
-from authmilter.submission import load as load_senders
 
 log = logging.getLogger("authmilter")
 
@@ -28,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
         configure(config.log.format, config.log.level)
         for warning in loaded.warnings:
             log.warning("%s", warning)
-        return Supervisor(config, path, Signer.load(config.sign), load_senders(config)).run()
+        return Supervisor(config, path, load_files(config)).run()
     except ConfigError as error:
         for problem in error.problems:
             log.error("%s", problem)

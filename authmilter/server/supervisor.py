@@ -18,18 +18,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from authmilter.auth.signing import Signer
 from authmilter.check import all_checks
 from authmilter.config import ini
 from authmilter.config.endpoint import parse_listen
 from authmilter.config.schema import Config
 from authmilter.errors import AuthMilterError, ConfigError, StartError
+from authmilter.files import Files, load_files
 from authmilter.log import configure
 from authmilter.metrics import Metrics, Shared, layout_for
 from authmilter.server import exporter, notify, worker
 from authmilter.server.sockets import Listener, bind_all, mta_lines
-from authmilter.submission import SenderMap
-from authmilter.submission import load as load_senders
 
 log = logging.getLogger("authmilter.supervisor")
 
@@ -59,11 +57,10 @@ class Child:
 class Supervisor:
     """Runs the process group of one configuration file."""
 
-    def __init__(self, config: Config, path: str | None, signer: Signer, senders: SenderMap) -> None:
+    def __init__(self, config: Config, path: str | None, files: Files) -> None:
         self.config = config
         self.path = path
-        self.signer = signer
-        self.senders = senders
+        self.files = files
         self.workers = config.milter.workers or _cores()
         self.layout = layout_for(all_checks())
         self.shared = Shared(self.workers + 1, self.layout)
@@ -132,8 +129,7 @@ class Supervisor:
                 slot,
                 self.config,
                 self.path,
-                self.signer,
-                self.senders,
+                self.files,
                 self.shared,
                 self.layout,
                 sockets,
@@ -302,8 +298,7 @@ class Supervisor:
         try:
             text = _read(self.path)
             config = ini.load(self.path, text)
-            signer = Signer.load(config.sign)
-            senders = load_senders(config)
+            files = load_files(config)
         except AuthMilterError as error:
             problems = error.problems if isinstance(error, ConfigError) else (str(error),)
             for problem in problems:
@@ -314,7 +309,7 @@ class Supervisor:
             return
         for change in ini.changed_needing_restart(self.config, config):
             log.warning("reload: a change of %s takes a restart", change)
-        self.config, self.signer, self.senders = config, signer, senders
+        self.config, self.files = config, files
         configure(config.log.format, config.log.level)
         if self._reload_until:
             self._reloaded()  # a signal came while workers were still busy with the one before

@@ -11,19 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import uvloop
 
-from authmilter.auth.signing import Signer
-from authmilter.cares import system_nameservers
 from authmilter.check import all_checks
 from authmilter.config import ini
 from authmilter.config.schema import Config
+from authmilter.dns_client import system_nameservers
 from authmilter.errors import AuthMilterError
+from authmilter.files import Files, load_files
 from authmilter.log import configure
 from authmilter.metrics import Layout, Metrics, Shared
 from authmilter.milter.native import NativeEngine
-from authmilter.resolver import CaresResolver
+from authmilter.resolver import StubResolver
 from authmilter.session import Rulebook, Session, build
-from authmilter.submission import SenderMap
-from authmilter.submission import load as load_senders
 
 if TYPE_CHECKING:
     from authmilter.milter.libmilter import LibmilterEngine
@@ -42,15 +40,13 @@ class Worker:
         slot: int,
         config: Config,
         path: str | None,
-        signer: Signer,
-        senders: SenderMap,
+        files: Files,
         shared: Shared,
         layout: Layout,
     ) -> None:
         self.config = config
         self.path = path
-        self.signer = signer
-        self.senders = senders
+        self.files = files
         self.metrics = Metrics(shared, slot, layout)
         self.rules: Rulebook
         self.engine: NativeEngine | LibmilterEngine
@@ -91,13 +87,13 @@ class Worker:
             return LibmilterEngine(self.session, **common)
         return NativeEngine(self.session, backlog=milter.backlog, **common)
 
-    def _resolver(self) -> CaresResolver:
+    def _resolver(self) -> StubResolver:
         self._system = system_nameservers()
-        return CaresResolver(self.config.dns, on_query=self.metrics.dns_query, on_cache=self.metrics.dns_cache)
+        return StubResolver(self.config.dns, on_query=self.metrics.dns_query, on_cache=self.metrics.dns_cache)
 
-    def _build(self, dns: CaresResolver) -> None:
+    def _build(self, dns: StubResolver) -> None:
         self.dns = dns
-        self.rules = build(self.config, all_checks(), self.signer, self.senders, dns, self.metrics)
+        self.rules = build(self.config, all_checks(), self.files, dns, self.metrics)
 
     async def _beat(self) -> None:
         """Tell the supervisor that the loop turns."""
@@ -126,14 +122,13 @@ class Worker:
         try:
             config = ini.load(self.path, text)
             # A private key takes 60 ms to parse: not on the loop.
-            signer = await asyncio.to_thread(Signer.load, config.sign)
-            senders = await asyncio.to_thread(load_senders, config)
+            files = await asyncio.to_thread(load_files, config)
         except AuthMilterError as error:
             # The supervisor had the same text and could use it: a file that it names has changed since.
             log.error("reload failed in this worker, which keeps its configuration: %s", error)
             return
         old = self.config
-        self.config, self.signer, self.senders = config, signer, senders
+        self.config, self.files = config, files
         self.engine.idle_timeout, self.engine.on_error = config.milter.idle_timeout, config.milter.on_error
         configure(config.log.format, config.log.level)
         if config.dns == old.dns and (config.dns.nameservers or self._system == system_nameservers()):
@@ -149,8 +144,7 @@ def main(
     slot: int,
     config: Config,
     path: str | None,
-    signer: Signer,
-    senders: SenderMap,
+    files: Files,
     shared: Shared,
     layout: Layout,
     sockets: Sequence[socket.socket],
@@ -164,7 +158,7 @@ def main(
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         control.setblocking(False)
-        worker = Worker(slot, config, path, signer, senders, shared, layout)
+        worker = Worker(slot, config, path, files, shared, layout)
         uvloop.run(worker.run(sockets, control))
         status = 0
     except BaseException:

@@ -17,16 +17,15 @@ from typing import NamedTuple
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-from authmilter.auth.signing import Signer
 from authmilter.check import all_checks
 from authmilter.config.schema import Config, Identity
 from authmilter.evidence import AuthResult, Result
+from authmilter.files import load_files
 from authmilter.interfaces import Resolver
 from authmilter.log import LOGGER, configure
 from authmilter.metrics import NullObserver
 from authmilter.model import HeaderField
 from authmilter.session import Outcome, Session, build
-from authmilter.submission import load as load_senders
 from authmilter.verdict import Action, HeaderEdit, Verdict
 from tests.auth.mail import NOW, record, sign, split
 from tests.fakes import FakeDNS
@@ -191,16 +190,16 @@ async def play(
     config: Config | None = None,
     now: float = NOW,
     log_format: str = "text",
+    authserv_id: str = OUR_ID,
 ) -> Played:
     """Send a message through a session; with a title its CPU time is kept for the table, and bounded."""
     config = config or Config()
-    config = replace(config, identity=Identity(authserv_id=OUR_ID, local_domains=("ours.example",)))
+    config = replace(config, identity=Identity(authserv_id=authserv_id, local_domains=("ours.example",)))
     dns = dns or zone()
     observer = Watching()
     outcomes: list[Outcome] = []
-    signer = Signer.load(config.sign)
-    rules = build(config, all_checks(), signer, load_senders(config), dns, observer, lambda: now)
-    known = {b"j": OUR_ID.encode(), **(macros or {})}
+    rules = build(config, all_checks(), load_files(config), dns, observer, lambda: now)
+    known = {b"j": b"mta.ours.example", **(macros or {})}
     stream = io.StringIO()
     handlers, propagate, level = LOGGER.handlers, LOGGER.propagate, LOGGER.level
     configure(log_format, "info", stream)
@@ -268,6 +267,7 @@ async def withstand(case: Case) -> Played:
     else:
         assert not verdict.reply
         assert not case.reply
+    assert_one_line(played.log)
     return played
 
 
@@ -297,7 +297,6 @@ def assert_clean(played: Played, controls: tuple[str, ...]) -> None:
         assert verdict.reply.text.isascii()
         assert verdict.reply.text.isprintable()
         assert verdict.reply.text.endswith(f"[{outcome.reference}]")
-    assert_one_line(played.log)
 
 
 _IDENTIFIERS = ("header.d", "header.i", "header.from", "smtp.mailfrom", "smtp.helo")

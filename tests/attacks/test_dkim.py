@@ -67,12 +67,35 @@ def many(count: int) -> Mail:
     return replace(message, fields=(*forms, *message.fields))
 
 
-def huge_key() -> FakeDNS:
-    """A key of 8192 bits: what it costs to verify is the attacker's choice."""
-    number = (1 << 8191) + 12345
-    public = rsa.RSAPublicNumbers(65537, number).public_key()
-    der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return with_key(text=f"v=DKIM1; p={b64encode(der).decode()}")
+def huge_keys(count: int, exponent: int) -> FakeDNS:
+    """Keys of 8192 bits at one name: what it costs to verify is the attacker's choice."""
+    texts = []
+    for n in range(count):
+        public = rsa.RSAPublicNumbers(exponent, (1 << 8192) - 2 * n - 1).public_key()
+        der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        texts.append(f"v=DKIM1; p={b64encode(der).decode()}")
+    return zone({KEY: texts})
+
+
+def hundred() -> Mail:
+    """A hundred signatures as long as such a key."""
+    tops = [victims(b=b64encode(b"\1" * 1020 + n.to_bytes(4, "big")).decode()).fields[0] for n in range(100)]
+    return replace(from_victim(), fields=(*tops, *from_victim().fields))
+
+
+def u_labels() -> Mail:
+    """Signatures and ARC fields of domains that take long to convert."""
+    fields = []
+    for n in range(50):
+        domain = ".".join(chr(0x4E00 + 40 * n + k) * (k + 3) for k in range(9)) + ".example"
+        tags = f"a=rsa-sha256; d={domain}; s=\u00fc{n}.{domain}; bh=QUJD; h=from; b=QUJD"
+        fields += [
+            ("DKIM-Signature", f"v=1; i=@{domain}; {tags}"),
+            ("ARC-Message-Signature", f"i={n + 1}; {tags}"),
+            ("ARC-Seal", f"i={n + 1}; cv=pass; {tags.replace('h=from;', '')}"),
+            ("ARC-Authentication-Results", f"i={n + 1}; {domain}; dmarc=pass header.from={VICTIM}"),
+        ]
+    return from_victim().on_top(*fields)
 
 
 ATTACKS = [
@@ -234,14 +257,27 @@ ATTACKS = [
     ),
     attack(
         "100 signatures",
+        "ten of them checked, five keys of 8192 bits with long exponents",
+        mail=hundred,
+        dns=lambda: huge_keys(5, (1 << 64) - 1),
+        results={"dkim": ",".join(["fail"] * 10 + ["policy"]), "dmarc": "fail"},
+        **SPOOF,
+    ),
+    attack(
+        "100 signatures",
         "all of them checked, key of 8192 bits",
-        mail=lambda: replace(victims(b=b64encode(b"\1" * 1024).decode()), fields=(
-            *(victims(b=b64encode(b"\1" * 1020 + i.to_bytes(4, "big")).decode()).fields[0] for i in range(99)),
-            *victims(b=b64encode(b"\1" * 1024).decode()).fields,
-        )),
-        dns=huge_key,
+        mail=hundred,
+        dns=lambda: huge_keys(1, 65537),
         config=Config(dkim=Dkim(max_signatures=100)),
         results={"dkim": ",".join(["fail"] * 100), "dmarc": "fail"},
+        **SPOOF,
+    ),
+    attack(
+        "100 signatures",
+        "and ARC sets, each of a U-label domain",
+        mail=u_labels,
+        config=Config(dkim=Dkim(max_signatures=100)),
+        results={"dmarc": "fail"},
         **SPOOF,
     ),
     attack(

@@ -10,7 +10,7 @@ from dkim.canonicalization import Relaxed, Simple
 from authmilter.auth.canonical import BodyHasher, BodyHashes, relaxed_field, simple_field
 from authmilter.model import BodyHash, BodyHashKey, HeaderField
 from tests.suites.dkim import CANONICALIZATION
-from tests.suites.suite import Case
+from tests.suites.suite import run
 
 CASES = int(os.environ.get("AUTHMILTER_FUZZ", "20000"))  # random cases of each kind
 SIMPLE = BodyHashKey("simple", None)
@@ -86,9 +86,9 @@ def test_field(name: bytes, value: bytes, relaxed: bytes) -> None:
     assert simple_field(HeaderField(name, value)) == name + b":" + value + b"\r\n"
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in CANONICALIZATION.load()])
-async def test_every_vector_of_the_canonicalization_suite(case: Case) -> None:
-    assert await case.judge() == ""
+async def test_every_vector_of_the_canonicalization_suite() -> None:
+    tally = await run(CANONICALIZATION)
+    assert (tally.failed, tally.passed) == ([], 42)
 
 
 PIECES = [

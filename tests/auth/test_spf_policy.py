@@ -12,7 +12,7 @@ from authmilter.config.schema import Config, Dns, Policy, Spf
 from authmilter.evidence import AuthResult, Result
 from authmilter.interfaces import Answer, Resolver
 from authmilter.model import Connection, Envelope, Mailbox
-from authmilter.resolver import CaresResolver
+from authmilter.resolver import StubResolver
 from tests.dnsserver import DNSServer
 from tests.fakes import FakeDNS
 from tests.test_session import BAD, Rig
@@ -192,7 +192,7 @@ async def test_long_senders_and_helo_names_fill_no_memory() -> None:
 @pytest.mark.parametrize(("size", "asked"), [(100, 1), (0, 2)], ids=["a cache", "cache_size = 0"])
 async def test_through_a_resolver_that_keeps_answers_or_none(size: int, asked: int) -> None:
     with DNSServer({"example.org TXT": ["v=spf1 -all"]}) as server:
-        dns = CaresResolver(Dns(nameservers=(server.address,), cache_size=size))
+        dns = StubResolver(Dns(nameservers=(server.address,), cache_size=size))
         cache = SpfCache(100)  # even so, the TTL of 0 that such a resolver gives is obeyed
         try:
             for _ in range(2):

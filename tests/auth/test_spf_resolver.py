@@ -11,7 +11,7 @@ import yaml
 from authmilter.auth.spf import check_host
 from authmilter.config.option import Seconds
 from authmilter.config.schema import Dns, Spf
-from authmilter.resolver import CaresResolver
+from authmilter.resolver import StubResolver
 from tests.dnsserver import DNSServer
 from tests.shared import shared
 from tests.suites.spf import suite_dns
@@ -35,7 +35,7 @@ def _escaped(name: str) -> str:
 async def evaluate(case: dict[str, Any], server: DNSServer) -> tuple[str, str]:
     helo, sender = case["helo"], case["mailfrom"]
     local, _, domain = (sender or f"postmaster@{helo}").rpartition("@")
-    dns = CaresResolver(replace(Dns(nameservers=(server.address,)), timeout=Seconds(TIMEOUT)))
+    dns = StubResolver(replace(Dns(nameservers=(server.address,)), timeout=Seconds(TIMEOUT)))
     try:
         outcome = await check_host(
             ip_address(case["host"]),

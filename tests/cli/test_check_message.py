@@ -127,7 +127,7 @@ def test_standard_input(check: Runner) -> None:
 
 def test_all_references_answer(check: Runner) -> None:
     found = check.json("--reference")["reference"]
-    assert found["pyspf"] == ["pass for alice@example.org: sender SPF authorized"]
+    assert found["pyspf"] == ["pass for alice@example.org: sender SPF authorized", "agrees"]
     assert found["dkimpy"] == ["no signature"]
     assert "dmarc=pass" in " ".join(found["authres"])
 

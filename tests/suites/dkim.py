@@ -141,11 +141,13 @@ RFC_8301 = "rsa-sha1 must not be used for verifying (RFC 8301 section 3.1)"
 
 
 def real_signed() -> Iterator[Case]:
-    """Every signature of real messages; "-" where its key is not at hand."""
+    """Every signature of the real messages of which a key is at hand; "-" for others."""
     folder = shared("real-signed")
     keys = load_json(shared("real-keys/dns.json"))
     for case in load_json(folder / "expected.json"):
         expected = [signature.get("verify", "-") for signature in case["signatures"]]
+        if set(expected) == {"-"}:
+            continue  # nothing to decide
         sha1 = [signature["a"] == "rsa-sha1" for signature in case["signatures"]]
         explained = None
         if any(sha1):
@@ -189,6 +191,8 @@ def ham_lists() -> Iterator[Case]:
             word = {"pass": "pass", None: "-"}.get(signature.get("verify"), "fail")
             expected.append(f"{word} body {body}")
             ours.append(f"{word} body -" if signature["a"] == "rsa-sha1" else expected[-1])
+        if set(expected) == {"- body -"}:
+            continue  # nothing to decide
         explained = None if ours == expected else Explained(", ".join(ours), f"{RFC_8301}, so its body is not hashed")
         yield Case(entry["id"], (", ".join(expected),), partial(_ham, raw, keys, entry), explained)
 
@@ -211,6 +215,6 @@ async def _ham(raw: bytes, keys: Mapping[str, Any], entry: Mapping[str, Any]) ->
 CANONICALIZATION = Suite("DKIM canonicalization", "dkim-canonicalization", 42, canonical_forms)
 MAIL_DKIM = Suite("Mail::DKIM corpus", "mail-dkim-corpus", 37, mail_dkim)
 DKIMPY = Suite("dkimpy vectors", "dkimpy-vectors", 19, dkimpy)
-REAL_SIGNED = Suite("DKIM real mail", "real-signed", 7, real_signed)
+REAL_SIGNED = Suite("DKIM real mail", "real-signed", 4, real_signed)
 HAM_LISTS = Suite("DKIM mailing lists", "ham-lists", 2476, ham_lists)
 SUITES = (CANONICALIZATION, MAIL_DKIM, DKIMPY, REAL_SIGNED, HAM_LISTS)

@@ -8,13 +8,12 @@ import time
 from collections.abc import Iterator
 from functools import partial
 
-from authmilter.auth.signing import Signer
 from authmilter.check import all_checks
 from authmilter.cli.check_message import split
 from authmilter.config.schema import Config
+from authmilter.files import load_files
 from authmilter.metrics import NullObserver
 from authmilter.session import Outcome, Session, build
-from authmilter.submission import load as load_senders
 from authmilter.verdict import Action
 from tests.fakes import FakeDNS
 from tests.shared import shared
@@ -48,7 +47,7 @@ async def judge(raw: bytes) -> str:
     fields, body = split(raw)
     observer, dns, config = Errors(), FakeDNS(), Config()
     outcomes: list[Outcome] = []
-    rules = build(config, all_checks(), Signer.load(config.sign), load_senders(config), dns, observer, lambda: 1.7e9)
+    rules = build(config, all_checks(), load_files(config), dns, observer, lambda: 1.7e9)
     session = Session(rules, outcomes.append)
     macros = {b"j": b"mx.example.net", b"i": b"4ABC"}
     started = time.process_time()

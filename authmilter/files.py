@@ -1,0 +1,37 @@
+"""What a configuration names and only its owner may read: keys and maps, read once, before root is given up."""
+
+from dataclasses import dataclass
+
+from authmilter.auth.arc_sealing import Sealer
+from authmilter.auth.keys import load_private_key
+from authmilter.auth.signing import Signer, SigningKey
+from authmilter.config.schema import Config, Sign
+from authmilter.errors import ConfigError
+from authmilter.submission import SenderMap
+from authmilter.submission import load as load_senders
+
+
+@dataclass(frozen=True)
+class Files:
+    """The contents of all files that a configuration names; `sealer` is None where nothing is sealed."""
+
+    signer: Signer
+    senders: SenderMap
+    sealer: Sealer | None = None
+
+
+def load_files(config: Config) -> Files:
+    """Read them; raises ConfigError with every problem of the first kind of file that has any."""
+    return Files(Signer.load(config.sign), load_senders(config), _load_sealer(config))
+
+
+def _load_sealer(config: Config) -> Sealer | None:
+    arc = config.arc
+    if arc.seal == "no":
+        return None
+    try:
+        key = SigningKey(arc.seal_selector, "rsa-sha256", load_private_key(arc.seal_key_file))
+    except ValueError as error:
+        raise ConfigError([f"[arc] seal_key_file: {error}"]) from None
+    # RFC 8617 section 4.1.2: as DKIM signs them, and DKIM-Signature itself.
+    return Sealer(arc.seal_domain, key, (*Sign().headers, "DKIM-Signature"), Sign().oversign)
