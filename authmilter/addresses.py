@@ -124,6 +124,11 @@ class Author(NamedTuple):
 _CONTROLS = bytes(range(33)) + bytes(range(127, 256))
 
 
+def is_from(name: bytes) -> bool:
+    """May some program take a field of that name for From, although blanks or controls stand in it?"""
+    return name.translate(None, _CONTROLS).lower() == b"from"
+
+
 def author(message: Message) -> Author:
     """Find the Author Domain (RFC 9989 section 5.3.1), unless two readers of the message might disagree about it.
 
@@ -147,7 +152,7 @@ def author(message: Message) -> Author:
     """
     for name in message.index:
         # "From :" and the like: some programs take it for the From field, others do not see it.
-        if name != b"from" and name.translate(None, _CONTROLS) == b"from":
+        if name != b"from" and is_from(name):
             return Author(problem=DIFFER)
     fields = message.all(b"from")
     if not fields:

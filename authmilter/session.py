@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Any
 
-from authmilter.addresses import author, parse_path, to_ascii_domain
+from authmilter.addresses import author, is_from, parse_path, to_ascii_domain
 from authmilter.auth import arc, dkim, dmarc, results_header
 from authmilter.auth.signing import Choice, SigningError
 from authmilter.check import Check
@@ -106,6 +106,7 @@ class Session:
         self._waiting: list[tuple[Stage, asyncio.Task[list[Finding]]]] = []
         self._trusted_relay = False
         self._internal = False
+        self._local = False
         self._reset_message()
 
     def _reset_message(self) -> None:
@@ -143,6 +144,9 @@ class Session:
                 log.warning("the MTA gave an address that is none: %r", address[:64])
         mapped = getattr(client_ip, "ipv4_mapped", None)
         client_ip = mapped or client_ip
+        # Sendmail shows its own command line as an unknown family on localhost, and a unix socket is never remote; any
+        # other client without an address is a stranger of whom the MTA knows nothing.
+        local = family == "L" or (family == "U" and host.lower() == b"localhost")
         name = _text(host)
         if name.startswith("[") or name in ("unknown", _text(macros.get(b"{client_addr}", b""))):
             name = ""
@@ -156,7 +160,8 @@ class Session:
         self.tx = self._greeted = replace(self.tx, connection=connection)
         networks = self._config.networks
         self._trusted_relay = _within(client_ip, networks.trusted_relays)
-        self._internal = client_ip is None or _within(client_ip, networks.internal)
+        self._local = local
+        self._internal = local or _within(client_ip, networks.internal)
         if not self._internal and not self._trusted_relay:
             self._begin("iprev", self._config.iprev.enabled, self.rules.pipeline.iprev)
         verdict = await self._stage(Stage.CONNECT)
@@ -190,7 +195,7 @@ class Session:
         auth_user = _text(macros.get(b"{auth_authen}", b""))
         client_ip = self.tx.connection.client_ip
         # Postfix shows pickup and bounces (non_smtpd_milters) as a client on loopback that never said HELO.
-        local = client_ip is None or (not self.tx.helo and client_ip.is_loopback)
+        local = self._local or (not self.tx.helo and client_ip is not None and client_ip.is_loopback)
         outbound = bool(auth_user) or self._internal or local
         envelope = replace(
             self.tx.envelope,
@@ -230,9 +235,9 @@ class Session:
         self._header_size += size
         if oversized or size > MAX_FIELD or self._header_size > MAX_HEADER_SECTION or len(self._fields) >= MAX_FIELDS:
             self._too_large("header field" if size > MAX_FIELD or oversized else "header section")
-            # A forged field must go wherever it stands.  Without its value it can't be parsed, so it counts as forged.
-            key = name.strip(b" \t").lower()
-            if key == b"authentication-results" or key.startswith(b"x-spam-"):
+            # Without its value it can't be parsed: as Authentication-Results it then counts as forged and goes, and as a
+            # From it makes the author ambiguous, wherever it stands.
+            if results_header.is_watched(name) or is_from(name):
                 self._fields.append(HeaderField(name, b""))
             return
         self._fields.append(HeaderField(name, value))

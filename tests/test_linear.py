@@ -52,6 +52,7 @@ from tests.fakes import FakeDNS
 OURS = frozenset({"mx.example.org"})
 STEP_GROWTH = 2.5  # linear 2, quadratic 4
 TIME_GROWTH = 10.0  # linear 4, quadratic 16
+LONG = 0.02  # seconds from which on a growth that is refused needs no larger input to be believed
 NOISE = 300  # steps that may come from the tracer and from caches
 FACTOR_BEYOND = 4.0  # what an input far beyond a limit may cost, in costs of one at the limit: it has to be copied
 
@@ -140,9 +141,19 @@ def step_growth(work: Work) -> tuple[float, list[int]]:
 
 
 def time_growth(work: Work) -> float:
-    """How many times longer four times the input takes."""
+    """How many times longer four times the input takes.
+
+    It begins with a sixteenth of the size, so that quadratic work is found out before it takes minutes.
+    """
     at = work.time_at if work.limit is None else work.limit // 4
-    return seconds(work.run, work.make(4 * at)) / seconds(work.run, work.make(at))
+    growth = 0.0
+    before = seconds(work.run, work.make(max(1, at // 16)))
+    for size in (at // 4, at, 4 * at):
+        taken = seconds(work.run, work.make(size))
+        growth, before = taken / before, taken
+        if growth > TIME_GROWTH and taken > LONG:
+            break
+    return growth
 
 
 # -- what is measured ----------------------------------------------------------------------------------------------------

@@ -339,12 +339,24 @@ async def test_odd_arguments_get_an_answer(rig: Rig, helo: str, sender: str) -> 
     assert not set(field_value) & {"\x00", "\r"}
 
 
-@pytest.mark.parametrize("family", ["U", "L", "4"])
-async def test_a_client_without_usable_address_is_local(rig: Rig, family: str) -> None:
+@pytest.mark.parametrize(
+    ("family", "host", "address", "direction"),
+    [
+        ("L", "localhost", "/run/x.sock", "outbound"),
+        ("U", "localhost", "", "outbound"),
+        ("U", "unknown", "", "inbound"),
+        ("4", "localhost", "garbage", "inbound"),
+        ("6", "x", "", "inbound"),
+    ],
+)
+async def test_only_what_is_surely_local_is_ours(
+    rig: Rig, family: str, host: str, address: str, direction: str
+) -> None:
     session = rig.session()
-    await session.connect(b"localhost", family, 0, b"/run/x.sock" if family == "L" else b"", {b"j": b"mx.test"})
+    await session.connect(host.encode(), family, 0, address.encode(), {b"j": b"mx.test"})
+    await session.helo(b"mail.example.org", {})
     await rig.play(session=session)
-    assert rig.observer.seen == ["outbound accept eom"]
+    assert [o.tx.envelope.direction.label for o in rig.outcomes] == [direction]
 
 
 class TestBrokenChecks:

@@ -150,6 +150,12 @@ def _canonical_set(ours: frozenset[str]) -> frozenset[str]:
     return frozenset(_canonical(authserv_id) for authserv_id in ours)
 
 
+def is_watched(name: bytes) -> bool:
+    """Is it the name of a field that `forged` may have to take away?"""
+    key = name.strip(b" \t").lower()
+    return key == b"authentication-results" or key in _BIMI or key.startswith(b"x-spam-")
+
+
 def forged(message: Message, ours: frozenset[str], inside: bool) -> list[HeaderEdit]:
     """Deletions of what only we may have written, last field first, so that none shifts the count of another.
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from authmilter.config.schema import Config, Submission
 from authmilter.verdict import Action
 from tests.attacks.catalogue import answers, attack
 from tests.attacks.site import (
@@ -245,9 +246,6 @@ async def test_odd_headers_change_no_verdict(case: Case) -> None:
 
 
 @answers("header of 2 MB")
-@pytest.mark.xfail(
-    reason="Session.header drops a From behind the limit, so nobody sees that there are two", strict=True
-)
 @pytest.mark.parametrize("name", ["From", "from ", "FROM"])
 async def test_a_second_author_behind_the_limit_is_seen(name: str) -> None:
     junk = [("X-Junk", "x" * 200_000)] * 11
@@ -309,6 +307,18 @@ async def test_nothing_gets_out_raw(place: str, log_format: str) -> None:
             else:
                 assert_one_line(played.log)
             assert_clean(played, (ATTACKER,))
+
+
+@answers("CRLF from the message into A-R, reply or log")
+@pytest.mark.parametrize("evil", EVIL, ids=range(len(EVIL)))
+async def test_a_user_of_ours_writes_nothing_raw_into_the_reply(evil: str) -> None:
+    config = Config(submission=Submission(from_must_match="login"))
+    for author in (f'"{evil}"@ours.example', f"x{evil}@ours.example", "ceo@ours.example"):
+        for login in ("alice", f"alice{evil}"):
+            played = await play(mail(author), config=config, macros={b"{auth_authen}": login.encode()})
+            assert played.verdict.action is Action.REJECT
+            assert_one_line(played.log)
+            assert_clean(played, ())
 
 
 @answers("CRLF from the message into A-R, reply or log")

@@ -385,7 +385,11 @@ def test_options_that_a_reload_can_t_change_are_named() -> None:
 
 
 def test_defaults_are_within_their_own_bounds_and_in_normal_form() -> None:
-    for declared in (*ini.SECTIONS.values(), *(named.declared for named in ini.NAMED_SECTIONS.values()), *ini.check_sections().values()):
+    for declared in (
+        *ini.SECTIONS.values(),
+        *(named.declared for named in ini.NAMED_SECTIONS.values()),
+        *ini.check_sections().values(),
+    ):
         for option in options_of(declared).values():
             assert option.read(option.write(option.default)) == option.default, option.name
 
