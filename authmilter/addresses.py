@@ -130,6 +130,14 @@ def is_from(name: bytes) -> bool:
 
 
 def author(message: Message) -> Author:
+    """The author of the message, found once; see `_find`."""
+    found = message.derived.get("author")
+    if not isinstance(found, Author):
+        found = message.derived["author"] = _find(message)
+    return found
+
+
+def _find(message: Message) -> Author:
     """Find the Author Domain (RFC 9989 section 5.3.1), unless two readers of the message might disagree about it.
 
     There must be one From field, and one domain in it.  Programs read a From field in different ways, and an attacker

@@ -42,7 +42,7 @@ class AuthResult:
     @property
     def symbol(self) -> str:
         """The name by which policy weighs this result: ``spf_fail``."""
-        return f"{self.method}_{self.result.value}"
+        return "_".join((self.method, self.result))
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,6 +136,7 @@ class Message:
         self.body_size = body_size
         self.body_hashes = body_hashes
         self.oversized = oversized  # what was not examined because it was too large, "" if nothing
+        self.derived: dict[str, object] = {}  # what costs something and follows from the fields alone, by name
 
     def with_body(self, size: int, hashes: Mapping[BodyHashKey, BodyHash], oversized: str) -> "Message":
         """The same header section, with what is now known of the body; what was derived from the fields is kept."""
