@@ -124,7 +124,6 @@ class Session:
         self._sealing = False
         self._choice: Choice | None = None
         self._in_message = False
-        self._decided = False
 
     # -- events -------------------------------------------------------------------------------------------------------
 
@@ -293,8 +292,7 @@ class Session:
         outbound = self.tx.envelope.direction is Direction.OUTBOUND
         ruling, authentication_results, signed = await (self._outbound() if outbound else self._inbound())
         ruling = self._settle(ruling, Stage.EOM, authentication_results, signed)
-        self._in_message = False
-        self.tx = self._after_message()
+        self.abort()  # nothing of it reaches the next message
         return ruling.verdict
 
     def no_recipient_left(self) -> Outcome:
@@ -343,10 +341,6 @@ class Session:
     def _too_large(self, what: str) -> None:
         if not self._oversized:
             self._oversized = what
-
-    def _after_message(self) -> Transaction:
-        self._waiting = []
-        return self._greeted
 
     async def _stage(self, stage: Stage) -> Verdict:
         """Run the checks of a stage before EOM; answer only where policy may act."""

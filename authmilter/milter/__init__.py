@@ -77,7 +77,3 @@ class Session(Protocol):
     def close(self) -> None:
         """The SMTP session is over."""
         ...
-
-
-def nothing() -> None:
-    """What an engine calls where nobody wants to be told."""

@@ -34,8 +34,9 @@ from typing import Any, Final
 import milter
 
 from authmilter.errors import StartError
-from authmilter.milter import Session, nothing, wire
+from authmilter.milter import Session, wire
 from authmilter.milter.dialogue import Dialogue
+from authmilter.milter.engine import Engine
 from authmilter.milter.macros import WANTED
 from authmilter.model import Stage
 from authmilter.verdict import CONTINUE, Action, Verdict
@@ -57,41 +58,17 @@ _STAGE_NAMES: Final[Mapping[Stage, Sequence[str]]] = {
 _Call = Callable[[Dialogue], Awaitable[Verdict]]
 
 
-class LibmilterEngine:
-    """Serves milter connections by libmilter, for sessions on the running event loop; one per process.
+class LibmilterEngine(Engine["_Connection"]):
+    """The engine on libmilter; one per process.  libmilter looks for idle connections only every ten minutes."""
 
-    Arguments as for NativeEngine, except that libmilter looks for idle connections only every ten minutes.
-    """
-
-    def __init__(
-        self,
-        new_session: Callable[[], Session],
-        *,
-        idle_timeout: float,
-        on_error: str,
-        progress_interval: float = 10.0,
-        on_open: Callable[[], None] = nothing,
-        on_close: Callable[[], None] = nothing,
-    ) -> None:
-        self.new_session = new_session
-        self.idle_timeout = idle_timeout
-        self.on_error = on_error
-        self.progress_interval = progress_interval
-        self._on_open = on_open
-        self._on_close = on_close
+    def __init__(self, new_session: Callable[[], Session], **settings: Any) -> None:
+        super().__init__(new_session, **settings)
         self.loop: asyncio.AbstractEventLoop | None = None
         # For a connection that goes on after QUIT_NC: pymilter then knows nothing of its negotiation, but the MTA is
         # the same, or one that offers the same.
         self.chosen = wire.Options(wire.NEWEST, 0, 0)
-        self._connections: set[_Connection] = set()
-        self._empty = asyncio.Event()
         self._listener = -1
         self._quiet: socket.socket | None = None
-
-    @property
-    def active(self) -> int:
-        """Open milter connections that have negotiated."""
-        return len(self._connections)
 
     async def serve(self, sockets: Sequence[socket.socket]) -> None:
         """Start to accept on one socket that is bound and listens; other processes may accept on it too.
@@ -123,25 +100,7 @@ class LibmilterEngine:
         Returns how many are left.  They and libmilter's threads end with the process, which should leave by os._exit.
         """
         self.stop_accepting()
-        if self._connections:
-            self._empty.clear()
-            try:
-                await asyncio.wait_for(self._empty.wait(), timeout)
-            except TimeoutError:
-                pass
-        return len(self._connections)
-
-    def opened(self, connection: "_Connection") -> None:
-        """A connection begins."""
-        self._connections.add(connection)
-        self._on_open()
-
-    def closed(self, connection: "_Connection") -> None:
-        """A connection and its session have ended."""
-        self._connections.discard(connection)
-        self._on_close()
-        if not self._connections:
-            self._empty.set()
+        return await self._until_empty(timeout)
 
     def _set_callbacks(self) -> None:
         milter.set_flags(wire.OUR_ACTIONS)

@@ -13,8 +13,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
-from authmilter.milter import Session, nothing, wire
+from authmilter.milter import Session, wire
 from authmilter.milter.dialogue import Dialogue
+from authmilter.milter.engine import Engine
 from authmilter.milter.macros import Macros
 from authmilter.model import Stage
 from authmilter.verdict import Verdict
@@ -24,44 +25,15 @@ _log: Final = logging.getLogger("authmilter.milter")
 _QUEUE: Final = 256 * 1024  # octets that wait for a busy session before the MTA is held up
 
 
-class NativeEngine:
-    """Serves milter connections on the running event loop; one per worker.
+class NativeEngine(Engine["_Connection"]):
+    """The engine of our own; `backlog`: connections that may wait to be accepted."""
 
-    `new_session` is called for each milter connection, and again when the MTA starts another SMTP session on it.
-    `idle_timeout`: seconds without a word from the MTA after which a connection is closed.  `on_error`: ``tempfail``
-    or ``accept``, the answer when a session raises.  `progress_interval`: seconds between signs of life while the
-    verdict on a message takes its time.  `backlog`: connections that may wait to be accepted.  `on_open` and `on_close`
-    are told of every milter connection.
-    """
-
-    def __init__(
-        self,
-        new_session: Callable[[], Session],
-        *,
-        idle_timeout: float,
-        on_error: str,
-        progress_interval: float = 10.0,
-        on_open: Callable[[], None] = nothing,
-        on_close: Callable[[], None] = nothing,
-        backlog: int = 512,
-    ) -> None:
-        self.new_session = new_session
-        self.idle_timeout = idle_timeout
-        self.on_error = on_error
-        self.progress_interval = progress_interval
-        self._on_open = on_open
-        self._on_close = on_close
+    def __init__(self, new_session: Callable[[], Session], *, backlog: int = 512, **settings: Any) -> None:
+        super().__init__(new_session, **settings)
         self.draining = False
         self._backlog = backlog
         self._servers: list[asyncio.Server] = []
-        self._connections: set[_Connection] = set()
-        self._empty = asyncio.Event()
         self._sweeper: asyncio.TimerHandle | None = None
-
-    @property
-    def active(self) -> int:
-        """Open milter connections."""
-        return len(self._connections)
 
     async def serve(self, sockets: Sequence[socket.socket]) -> None:
         """Start to accept on sockets that are bound and listen; other processes may accept on them too."""
@@ -97,13 +69,7 @@ class NativeEngine:
         self.draining = True
         for connection in tuple(self._connections):
             connection.leave()
-        if self._connections:
-            self._empty.clear()
-            try:
-                await asyncio.wait_for(self._empty.wait(), timeout)
-            except TimeoutError:
-                pass
-        cut = len(self._connections)
+        cut = await self._until_empty(timeout)
         tasks = [connection.task for connection in self._connections if connection.task is not None]
         for task in tasks:
             task.cancel()
@@ -111,18 +77,6 @@ class NativeEngine:
         if self._sweeper is not None:
             self._sweeper.cancel()
         return cut
-
-    def opened(self, connection: "_Connection") -> None:
-        """A connection begins."""
-        self._connections.add(connection)
-        self._on_open()
-
-    def closed(self, connection: "_Connection") -> None:
-        """A connection and its session have ended."""
-        self._connections.discard(connection)
-        self._on_close()
-        if not self._connections:
-            self._empty.set()
 
     def _sweep(self) -> None:
         """Close what has been idle for too long: one timer for all, since time-outs are rare and connections many."""
