@@ -350,6 +350,7 @@ def _unanimous(text: bytes, tokens: Iterable[_Token], domain: str) -> bool:
         readings.append(_QUOTED.sub(b'""', text))
     if b"\\" in text:
         readings.append(_QUOTED_WITHOUT_ESCAPES.sub(b'""', text))
+        readings.append(_QUOTED.sub(b'""', text).replace(b"\\", b""))  # an escape outside quotes, undone
     if b"<" in text:
         readings += _IN_ANGLES.findall(text)
     if b"=?" in text:
