@@ -128,7 +128,11 @@ def _pattern(tx: Transaction, dmarc: AuthResult) -> str:
     A message that fails in no way that forwarding can bring about is a forgery that came by a forwarder.
     """
     author = dmarc.identifier
-    if any(tx.message.first(name) is not None for name in _LIST_FIELDS):
+    path = tx.envelope.reverse_path
+    own_envelope = any(
+        r.method == "spf" and r.result is Result.PASS and not _related(r.identifier, author) for r in tx.results
+    )
+    if own_envelope and any(tx.message.first(name) is not None for name in _LIST_FIELDS):
         return MAILING_LIST
     for result in tx.results:
         # The forwarder left the envelope alone, so SPF met its address instead of the sender's.
@@ -137,9 +141,8 @@ def _pattern(tx: Transaction, dmarc: AuthResult) -> str:
         # It changed what the author's domain had signed.
         if result.method == "dkim" and result.result is Result.FAIL and _related(result.identifier, author):
             return TRUSTED_FORWARDER
-    path = tx.envelope.reverse_path
-    if path is None or path.local_part.upper().startswith((b"SRS0", b"SRS1")):
-        return TRUSTED_FORWARDER  # the envelope was rewritten, as the sender rewriting scheme or vacation mail does
+    if own_envelope and path is not None and path.local_part.upper().startswith((b"SRS0", b"SRS1")):
+        return TRUSTED_FORWARDER  # the forwarder rewrote the envelope to a domain of its own
     return ""
 
 
@@ -149,8 +152,10 @@ def _related(identifier: str, author: str) -> bool:
 
 def _vouched(dmarc: AuthResult, sealed: Sequence[AuthResult]) -> str:
     """What a trusted sealer saw of the author domain before the message was changed; "" if nothing that helps."""
-    for result in sealed:
-        header_from = result.properties.get("header.from", "").lower()
-        if result.method == "dmarc" and result.result is Result.PASS and header_from == dmarc.identifier:
-            return f"a trusted ARC sealer saw DMARC pass for {dmarc.identifier}"
+    seen = [r for r in sealed if r.method == "dmarc"]
+    # All of them: a second result may have come in by something that the sealer copied from the message.
+    if seen and all(
+        r.result is Result.PASS and r.properties.get("header.from", "").lower() == dmarc.identifier for r in seen
+    ):
+        return f"a trusted ARC sealer saw DMARC pass for {dmarc.identifier}"
     return ""

@@ -25,6 +25,7 @@ PRESETS: Mapping[str, Mapping[str, Weight]] = {
     "observe": {"allowed": Action.ACCEPT},
     "balanced": {
         "allowed": Action.ACCEPT,
+        "forged_flood": Action.REJECT,
         "ambiguous_from": Action.REJECT,
         "spf_fail_no_dmarc_pass": Action.REJECT,
         "dmarc_fail_quarantine": Action.TAG,
@@ -34,6 +35,7 @@ PRESETS: Mapping[str, Mapping[str, Weight]] = {
     },
     "strict": {
         "allowed": Action.ACCEPT,
+        "forged_flood": Action.REJECT,
         "ambiguous_from": Action.REJECT,
         "spf_fail": Action.REJECT,
         "spf_fail_no_dmarc_pass": Action.REJECT,
@@ -180,8 +182,10 @@ def derived(tx: Transaction, score: float, tag: float | None) -> Iterator[str]:
         else:
             yield f"dmarc_fail_{asked}"
     # Behind DMARC, so that the reply names the policy rather than the SPF failure that it rests on.
-    # A DMARC temperror may yet become a pass: SPF fail then waits for a better answer.
-    if "spf_fail" in symbols and dmarc_result not in (Result.PASS, Result.TEMPERROR) and not excused:
+    # A DMARC temperror may yet become a pass by DKIM, if there is a signature for it: then SPF fail waits.
+    by_dkim = any(r.method == "dkim" and r.result in (Result.PASS, Result.TEMPERROR) for r in tx.results)
+    waits = dmarc_result is Result.PASS or (dmarc_result is Result.TEMPERROR and by_dkim)
+    if "spf_fail" in symbols and not waits and not excused:
         yield "spf_fail_no_dmarc_pass"
 
 

@@ -73,6 +73,7 @@ _WORDS: dict[str, _Words] = {
     "dmarc_fail_reject_corroborated": _Words("7.1", _dmarc_fail),
     "dmarc_temperror": _Words("7.1", _unanswered("dmarc", "DMARC policy")),
     "ambiguous_from": _Words("7.1", lambda tx: f"From header field can't be used: {_finding(tx, 'ambiguous_from')}"),
+    "forged_flood": _Words("7.1", lambda _: "Too many Authentication-Results or X-Spam header fields"),
     "from_mismatch": _Words("7.1", lambda tx: f"Not allowed as {_finding(tx, 'from_mismatch')}"),
 }
 

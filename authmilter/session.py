@@ -49,6 +49,7 @@ MAX_FIELDS = 20_000
 MAX_PREFETCHED_KEYS = 20  # of a chain: it has few sealers, unless it is made to cost
 MAX_RECIPIENTS = 10_000  # more are accepted, but no longer listed
 
+LATE = "not done in time"
 _REFUSING = (Action.REJECT, Action.TEMPFAIL)
 
 
@@ -168,7 +169,9 @@ class Session:
         return verdict
 
     async def helo(self, name: bytes, macros: Mapping[bytes, bytes]) -> Verdict:
-        """HELO or EHLO; a second one (after STARTTLS) replaces the first."""
+        """HELO or EHLO; a second one (after STARTTLS) replaces the first, and ends a transaction as RSET does."""
+        if self._in_message:
+            self.abort()  # RFC 5321 section 4.1.4
         self.tx = replace(
             self.tx,
             helo=name,
@@ -210,6 +213,9 @@ class Session:
 
     async def rcpt(self, args: Sequence[bytes], macros: Mapping[bytes, bytes]) -> Verdict:
         """RCPT TO; a refused recipient leaves no trace."""
+        if self.rules.pipeline.has_checks(Stage.RCPT) or self.rules.policy.acts_at(Stage.RCPT):
+            # Before the snapshot: what was under way concerns every recipient.
+            await self._gather(self._config.milter.command_timeout)
         before = self.tx
         envelope = self.tx.envelope
         path = parse_path(args[0] if args else b"") or Mailbox(b"", b"", "")
@@ -308,6 +314,7 @@ class Session:
                 task.cancel()
         self._waiting = [(stage, task) for stage, task in self._waiting if stage < Stage.MAIL]
         self._in_message = False
+        self._early = None
         self.tx = self._greeted
         self._hashes = None
         self._fields = []
@@ -349,8 +356,6 @@ class Session:
         acts = self.rules.policy.acts_at(stage)
         inbound = self.tx.envelope.direction is Direction.INBOUND and not self._trusted_relay
         if pipeline.has_checks(stage) and inbound and not (self._internal and stage < Stage.MAIL):
-            if stage is Stage.RCPT:
-                await self._gather(self._config.milter.command_timeout)
             found, waiting = pipeline.start(stage, self.tx)
             self._add(stage, found)
             self._waiting += [(stage, task) for task in waiting]
@@ -358,13 +363,11 @@ class Session:
         if acts and inbound and self._early is None:
             timeout = self._config.milter.command_timeout
             await self._gather(timeout)
-            self.tx = with_override(self.tx, self._config)
-            verdict = self._refuse(stage, await self._judged(stage))
+            # Not kept: at MAIL one of several recipients may know the forwarder, and RCPT tells which.
+            excused = with_override(self.tx, self._config)
+            verdict = self._refuse(stage, self.rules.policy.judge(excused, stage, self.reference))
         self.rules.observer.stage_done(stage, time.perf_counter() - started)
         return verdict
-
-    async def _judged(self, stage: Stage) -> Ruling:
-        return self.rules.policy.judge(self.tx, stage, self.reference)
 
     def _refuse(self, stage: Stage, ruling: Ruling) -> Verdict:
         """Carry out a refusal before EOM, or keep it in mind where policy is not enforced."""
@@ -395,16 +398,30 @@ class Session:
                 continue
             if name == "spf_helo" and self._in_message and self.tx.envelope.reverse_path is None:
                 continue  # RFC 7208 section 2.4: the null reverse-path is postmaster@HELO, which `spf` then looks at
-            results.append(_result_of(name, task))
+            results.append(self._result_of(name, task))
         for stage, check_task in self._waiting:
             if check_task.done() and not check_task.cancelled():
-                self._add(stage, check_task.result())
+                found = check_task.result()
             else:
                 check_task.cancel()
-                self._add(stage, [Finding("check_error", "deadline")])
+                found = [Finding("check_error", "deadline")]
+            self._add(stage, found)
+            if stage < Stage.MAIL:  # it concerns every message of the session
+                entries = tuple((stage, finding) for finding in found)
+                self._greeted = replace(self._greeted, findings=self._greeted.findings + entries)
         self._waiting = []
         if results:
             self._add_results(results)
+
+    def _result_of(self, name: str, task: asyncio.Task[AuthResult]) -> AuthResult:
+        if task.done() and not task.cancelled():
+            return task.result()
+        # Not cancelled: a DNS answer that comes later still serves the next message.
+        path = self.tx.envelope.reverse_path
+        domain = "" if name == "iprev" else self.tx.helo_domain
+        if name == "spf" and path is not None:
+            domain = path.domain
+        return AuthResult(name, Result.TEMPERROR, domain, reason=LATE)
 
     def _add(self, stage: Stage, found: Sequence[Finding]) -> None:
         if not found:
@@ -431,7 +448,7 @@ class Session:
             if waiting:
                 self._waiting = [(Stage.EOM, task) for task in waiting]
                 await self._gather(max(0.0, deadline - time.perf_counter()))
-        ruling = await self._judged(Stage.EOM)
+        ruling = self.rules.policy.judge(self.tx, Stage.EOM, self.reference)
         edits = []
         value = ""
         if not self._trusted_relay:
@@ -462,7 +479,15 @@ class Session:
                     self._add_results([await self.rules.pipeline.dmarc(self.tx)])
                     missing.remove("dmarc")
         except TimeoutError:
-            self._add_results([AuthResult(name, Result.TEMPERROR, reason="not done in time") for name in missing])
+            # With their domains: whether a temporary failure matters to DMARC hangs on whose it is.
+            domains = {"dkim": [s.domain for s in self._signatures] or [""]}
+            self._add_results(
+                [
+                    AuthResult(name, Result.TEMPERROR, domain, reason=LATE)
+                    for name in missing
+                    for domain in domains.get(name, [""])
+                ]
+            )
 
     async def _outbound(self) -> tuple[Ruling, str, str]:
         started = time.perf_counter()
@@ -540,10 +565,10 @@ class Session:
     def _settle(self, ruling: Ruling, stage: Stage, authentication_results: str, signed: str) -> Ruling:
         """The transaction has its final verdict: log and count it; without `enforce` it is accepted all the same."""
         edits = ruling.verdict.edits
-        if self._early is not None:
+        if self._early is not None and not ruling.enforce:
             ruling, stage = replace(self._early, scored=ruling.scored), self._early_stage
             ruling = replace(ruling, verdict=replace(ruling.verdict, edits=edits))
-            self._early = None
+        self._early = None
         verdict = ruling.verdict
         inbound = self.tx.envelope.direction is Direction.INBOUND
         scored = inbound and not self._trusted_relay and bool(authentication_results)
@@ -606,13 +631,6 @@ class Session:
             fields["oversized"] = self._oversized
         fields["ms"] = round((time.perf_counter() - self._started) * 1000, 1)
         message_line(fields)
-
-
-def _result_of(name: str, task: asyncio.Task[AuthResult]) -> AuthResult:
-    if task.done() and not task.cancelled():
-        return task.result()
-    # Not cancelled: a DNS answer that comes later still serves the next message.
-    return AuthResult(name, Result.TEMPERROR, reason="not done in time")
 
 
 def _spam_fields(ruling: Ruling) -> list[HeaderEdit]:

@@ -14,6 +14,7 @@ from authmilter.evidence import AuthResult, Result
 from authmilter.forwarding import with_override
 from authmilter.model import Connection, Envelope, HeaderField, Mailbox, Message, Stage, Transaction
 from authmilter.policy import Policy
+from authmilter.verdict import Action
 from tests.fakes import FakeDNS
 from tests.test_session import BAD, HEADER, ZONE, Rig
 
@@ -71,10 +72,12 @@ def outcome(tx: Transaction, config: Config, preset: str = "balanced") -> tuple[
         (failed(spf=P, spf_domain="other.example"), ("reject", "")),
         (failed(spf=P, spf_domain="other.example", sender="bounce@other.example"), ("reject", "")),
         (failed(spf=P, spf_domain="fwd.example", sender="SRS0=x=y=author.example=a@fwd.example"), ("accept", "trusted_forwarder")),
-        (failed(spf=N, spf_domain="fwd.example", sender=""), ("accept", "trusted_forwarder")),
+        (failed(spf=F, spf_domain="fwd.example", sender="SRS0=x=y=author.example=a@fwd.example"), ("reject", "")),
+        (failed(spf=N, spf_domain="fwd.example", sender=""), ("reject", "")),
         (failed(spf=P, spf_domain="list.example", dkim=((F, "author.example"),)), ("accept", "trusted_forwarder")),
         (failed(spf=P, spf_domain="list.example", dkim=((F, "evil.example"),)), ("reject", "")),
         (failed(spf=P, spf_domain="list.example", fields=("List-Id",)), ("accept", "mailing_list")),
+        (failed(spf=N, spf_domain="list.example", fields=("List-Id",)), ("reject", "")),
         (failed(spf=P, spf_domain="evil.example", fields=("List-Id",), ip="203.0.113.1"), ("reject", "")),
     ],
     ids=[
@@ -84,10 +87,12 @@ def outcome(tx: Transaction, config: Config, preset: str = "balanced") -> tuple[
         "a forgery that came by the forwarder is not excused",
         "nor one with an envelope of its own",
         "a rewritten envelope",
-        "the null reverse-path",
+        "a rewritten envelope that is nobody's own",
+        "the null reverse-path is no sign of forwarding",
         "a signature broken on the way",
         "a broken signature of somebody else proves nothing",
-        "list mail",
+        "list mail under the envelope of the list",
+        "a List-Id without an envelope of its own",
         "a List-Id alone is nothing",
     ],
 )  # fmt: skip
@@ -124,6 +129,18 @@ class TestRecipients:
     def test_it_holds_for_that_recipient_alone(self) -> None:
         assert outcome(failed(), self.CONFIG) == ("accept", "trusted_forwarder")
         assert outcome(failed(rcpts=("u@there.example",)), self.CONFIG) == ("reject", "")
+
+    @pytest.mark.parametrize("preset", ["balanced", "strict"])
+    async def test_what_one_recipient_knows_excuses_nothing_for_another(self, preset: str) -> None:
+        config = Config(
+            policy=PolicyOptions(preset=preset),  # type: ignore[arg-type]
+            scores={"spf_fail": Action.REJECT},
+            recipient_forwarders={"other.example": Forwarders(networks=(ip_network("203.0.113.0/24"),))},
+        )
+        rig = Rig(config=config)
+        verdict = await rig.play(BAD)
+        assert verdict.action is Action.REJECT
+        assert "policy.override" not in rig.outcomes[0].authentication_results
 
     def test_every_recipient_must_know_the_forwarder(self) -> None:
         assert outcome(failed(rcpts=("u@here.example", "u@there.example")), self.CONFIG) == ("reject", "")
@@ -192,8 +209,11 @@ class TestTrustedSealer:
             AuthResult("spf", P, "", {"smtp.mailfrom": "author.example"}),
         ],
     )
-    def test_anything_else_does_not(self, seen: AuthResult) -> None:
-        tx = with_override(failed(ip="203.0.113.1"), Config(), (seen,))
+    @pytest.mark.parametrize("beside", [False, True])
+    def test_anything_else_does_not(self, seen: AuthResult, beside: bool) -> None:
+        if beside and seen.method != "dmarc":
+            return  # nothing speaks against the pass then
+        tx = with_override(failed(ip="203.0.113.1"), Config(), (*self.SEEN, seen) if beside else (seen,))
         assert "policy.override" not in tx.results[-1].properties
 
 

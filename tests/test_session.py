@@ -9,7 +9,7 @@ import pytest
 
 from authmilter import check as check_module
 from authmilter.check import Check, Tools, all_checks
-from authmilter.config.schema import Config, Identity, Milter, Network, Submission
+from authmilter.config.schema import Config, Identity, Milter, Network, RecipientPolicy, Submission
 from authmilter.config.schema import Policy as PolicyOptions
 from authmilter.errors import DnsTempError
 from authmilter.evidence import Finding
@@ -198,6 +198,56 @@ async def test_a_resolver_that_hangs_ends_in_temperror_within_the_deadline(rig: 
         assert verdict.reply.code == 451
 
 
+class TestDnsOfTheSender:
+    """Nobody escapes a refusal by breaking his own DNS."""
+
+    async def test_a_dmarc_temperror_without_any_signature_excuses_no_spf_fail(self, rig: Rig) -> None:
+        rig.dns = FakeDNS({**ZONE, "evil.example A": ["203.0.113.1"]}, fail=["_dmarc.evil.example TXT"])
+        header = [("From", "x@evil.example"), *HEADER[1:]]
+        verdict = await rig.play(BAD, sender="<boss@example.org>", header=header)
+        assert results(rig.outcomes[0])["dmarc"] == "temperror"
+        assert verdict.reply is not None
+        assert (verdict.reply.code, verdict.reply.enhanced) == (550, "5.7.23")
+
+    async def test_a_late_spf_result_keeps_its_domain(self, rig: Rig) -> None:
+        class Slow(FakeDNS):
+            async def query(self, name: str, rdtype: str) -> Answer:
+                if name.rstrip(".").endswith("slow.example"):
+                    await asyncio.sleep(3600)
+                return await super().query(name, rdtype)
+
+        rig.dns = Slow(ZONE)
+        rig.config = Config(
+            milter=Milter(command_timeout=0.05, message_timeout=0.2),  # type: ignore[arg-type]
+            scores={"spf_fail": Action.REJECT},
+        )
+        session = rig.session()
+        verdict = await rig.play(BAD, sender="<x@slow.example>", session=session)
+        session.close()
+        found = {r.method: r for r in rig.outcomes[0].tx.results}
+        assert (found["spf"].result.value, found["spf"].identifier) == ("temperror", "slow.example")
+        assert found["dmarc"].result.value == "fail"
+        assert verdict.action is Action.REJECT
+
+
+class TestUnenforced:
+    async def test_a_refusal_that_was_not_carried_out_does_not_outlive_rset(self, rig: Rig) -> None:
+        rig.config = Config(policy=PolicyOptions(preset="strict", enforce=False))
+        session = rig.session()
+        await session.connect(b"client", "4", 1, BAD.encode(), {b"j": b"mx.test"})
+        await session.mail([b"<x@example.org>"], {})
+        session.abort()
+        await rig.play(session=session, sender="<x@other.example>", header=[("From", "x@other.example")])
+        assert rig.outcomes[0].ruling.verdict.action is Action.ACCEPT
+
+    async def test_one_recipient_who_enforces_is_not_overruled_by_it(self, rig: Rig) -> None:
+        own = RecipientPolicy(enforce=True, given=frozenset({"enforce"}))
+        rig.config = Config(
+            policy=PolicyOptions(preset="strict", enforce=False), recipient_policies={"example.net": own}
+        )
+        assert (await rig.play(BAD)).action is Action.REJECT
+
+
 class TestDirection:
     KEY = Config(networks=Network())
 
@@ -286,6 +336,27 @@ class TestSeveralMessages:
         assert verdict.action is Action.ACCEPT
         assert rig.outcomes[0].tx.message.body_size == len(b"hello\r\n")
         assert len(rig.outcomes) == 1
+
+    async def test_what_a_slow_check_found_on_connect_holds_for_every_message(self, rig: Rig) -> None:
+        async def listed(tx: Transaction, tools: Tools) -> AsyncIterator[Finding]:
+            await asyncio.sleep(0.01)
+            yield Finding("listed")
+
+        rig.checks = (Check("listed", Stage.CONNECT, listed, {"listed": 20.0}, None, "", waits=True),)
+        session = rig.session()
+        for _ in range(3):
+            assert (await rig.play(session=session)).action is Action.REJECT
+
+    async def test_helo_ends_a_transaction(self, rig: Rig) -> None:
+        session = rig.session()
+        await session.connect(b"client", "4", 1, BAD.encode(), {b"j": b"mx.test"})
+        await session.helo(b"mail.example.org", {})
+        await session.mail([b"<good@other.example>"], {})
+        await session.rcpt([b"<z@example.net>"], {})
+        await session.helo(b"mail.example.org", {})
+        assert (await rig.play(session=session)).action is Action.REJECT
+        assert [bytes(p) for p in rig.outcomes[0].tx.envelope.forward_paths] == [b"bob@example.net"]
+        assert results(rig.outcomes[0])["spf"] == "fail"
 
     async def test_a_second_helo_replaces_the_first(self, rig: Rig) -> None:
         session = rig.session()

@@ -63,6 +63,9 @@ def decode_base64(value: bytes) -> bytes:
     if not text:
         raise TagError("empty")
     try:
-        return binascii.a2b_base64(text, strict_mode=True)
+        octets = binascii.a2b_base64(text, strict_mode=True)
     except binascii.Error:
         raise TagError("not base64") from None
+    if len(text) != (len(octets) + 2) // 3 * 4:  # Python lets "=" follow whole groups of four
+        raise TagError("not base64")
+    return octets

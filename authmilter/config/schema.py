@@ -57,7 +57,7 @@ class Milter:
         Size(50 * 1024 * 1024), "Body octets that are examined; what is beyond is passed on unread.", at_least=1024
     )
     command_timeout: Seconds = option(
-        Seconds(20.0),
+        Seconds(25.0),
         "Time for the answer to one command; checks that take longer end as temperror.  Keep it under the MTA's own "
         "limit (milter_command_timeout of Postfix: 30s).",
         at_least=0.1,
@@ -149,6 +149,7 @@ class RecipientPolicy:
     """The options of [policy] for one recipient domain or mailbox; what is not set comes from [policy].
 
     A message to several recipients gets the mildest of their verdicts, so that nobody loses mail over another's policy.
+    So whoever writes to a recipient with a mild policy gets the same mail to all others that he names beside it.
     """
 
     preset: Literal["", "observe", "balanced", "strict"] = option("", "See [policy].")
@@ -268,7 +269,8 @@ class Forwarders:
 
     Only the outcome changes, never a result.  It is excused only if the failure looks like forwarding: SPF failed for an
     envelope that the forwarder left alone, or a signature of the author domain was broken on the way, or it is list
-    mail.  Authentication-Results then says policy.override.  [forwarders example.org] is for mail to that recipient
+    mail under the list's own envelope.  Whoever can send through such a host can make a forgery look so: name those alone
+    that refuse forgeries themselves.  Authentication-Results then says policy.override.  [forwarders example.org] is for mail to that recipient
     domain or mailbox alone, besides what stands here.
     """
 

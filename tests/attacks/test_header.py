@@ -155,12 +155,18 @@ ATTACKS = [
         "forged results",
         mail=lambda: from_victim().below(*[("Authentication-Results", f"(a)(b) {FORGED}")] * 10_000),
         results={"dmarc": "fail"},
+        action=Action.REJECT,
+        because="forged_flood",
+        reply="550 5.7.1 Too many Authentication-Results",
     ),
     attack(
         "10,000 header fields",
         "foreign spam fields, each of its own name",
         mail=lambda: from_victim().below(*((f"X-Spam-{n}", "NO") for n in range(10_000))),
         results={"dmarc": "fail"},
+        action=Action.REJECT,
+        because="forged_flood",
+        reply="550 5.7.1 Too many Authentication-Results",
     ),
     attack(
         "10,000 header fields",

@@ -56,7 +56,9 @@ def test_lists_lose_white_space_around_items_only() -> None:
     assert split_list(b"from : to:\r\n sub ject:") == [b"from", b"to", b"sub ject", b""]
 
 
-@pytest.mark.parametrize("text", [b"", b" ", b"YQ", b"YQ=", b"Y*==", b"=", b"YQ==YQ==", b"Y\xe9=="])
+@pytest.mark.parametrize(
+    "text", [b"", b" ", b"YQ", b"YQ=", b"Y*==", b"=", b"YQ==YQ==", b"Y\xe9==", b"YWJj=", b"YWJj===="]
+)
 def test_what_is_not_base64(text: bytes) -> None:
     with pytest.raises(TagError):
         decode_base64(text)
