@@ -61,6 +61,8 @@ class JsonFormatter(logging.Formatter):
 
 
 def _text(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
     return ",".join(value) if isinstance(value, (list, tuple)) else str(value)
 
 

@@ -53,20 +53,20 @@ class Pipeline:
 
     def iprev(self, tx: Transaction) -> Coroutine[Any, Any, AuthResult]:
         """Reverse DNS of the client."""
-        return self._method("iprev", iprev.check(tx.connection, self.dns, self.config.iprev))
+        return self._method("iprev", lambda: iprev.check(tx.connection, self.dns, self.config.iprev))
 
     def spf_helo(self, tx: Transaction) -> Coroutine[Any, Any, AuthResult]:
         """SPF of the HELO identity."""
         return self._method(
             "spf_helo",
-            spf.check_helo(tx.connection, tx.helo, tx.helo_domain, self.dns, self.config.spf, self._spf_cache),
+            lambda: spf.check_helo(tx.connection, tx.helo, tx.helo_domain, self.dns, self.config.spf, self._spf_cache),
         )
 
     def spf(self, tx: Transaction) -> Coroutine[Any, Any, AuthResult]:
         """SPF of the MAIL FROM identity."""
         return self._method(
             "spf",
-            spf.check_mail_from(
+            lambda: spf.check_mail_from(
                 tx.connection, tx.helo, tx.helo_domain, tx.envelope, self.dns, self.config.spf, self._spf_cache
             ),
         )
@@ -75,7 +75,7 @@ class Pipeline:
         """Every signature of the message."""
         return await self._guard(
             "dkim",
-            dkim.verify(tx.message, signatures, self.dns, self.clock(), self.config.dkim),
+            lambda: dkim.verify(tx.message, signatures, self.dns, self.clock(), self.config.dkim),
             lambda reason: [AuthResult("dkim", Result.TEMPERROR, reason=reason)],
         )
 
@@ -83,7 +83,9 @@ class Pipeline:
         """The chain of sealers."""
         return await self._guard(
             "arc",
-            arc.verify(chain, tx.message, self.dns, self.clock(), self.config.dkim, str(tx.connection.client_ip or "")),
+            lambda: arc.verify(
+                chain, tx.message, self.dns, self.clock(), self.config.dkim, str(tx.connection.client_ip or "")
+            ),
             lambda reason: arc.ArcResult(AuthResult("arc", Result.TEMPERROR, reason=reason)),
         )
 
@@ -93,16 +95,16 @@ class Pipeline:
         async def evaluate() -> AuthResult:
             return (await dmarc.evaluate(author(tx.message), tx.results, self.dns)).result
 
-        return await self._method("dmarc", evaluate())
+        return await self._method("dmarc", evaluate)
 
-    async def _method(self, name: str, work: Awaitable[AuthResult]) -> AuthResult:
+    async def _method(self, name: str, work: Callable[[], Awaitable[AuthResult]]) -> AuthResult:
         return await self._guard(name, work, lambda reason: AuthResult(name, Result.TEMPERROR, reason=reason))
 
-    async def _guard(self, name: str, work: Awaitable[R], failed: Callable[[str], R]) -> R:
-        """Time the work; whatever it raises becomes a temperror."""
+    async def _guard(self, name: str, work: Callable[[], Awaitable[R]], failed: Callable[[str], R]) -> R:
+        """Time the work; whatever it raises becomes a temperror.  Begun here, so that one cancelled before is no loose end."""
         started = time.perf_counter()
         try:
-            return await work
+            return await work()
         except TempError as error:
             self.observer.check_error(name, "temperror")
             return failed(str(error))

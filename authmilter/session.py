@@ -139,7 +139,7 @@ class Session:
         client_ip = None
         if family in ("4", "6"):
             try:
-                client_ip = ip_address(address.decode("ascii"))
+                client_ip = ip_address(address.partition(b"%")[0].decode("ascii"))  # no zone (RFC 4007 section 11)
             except ValueError:
                 log.warning("the MTA gave an address that is none: %r", address[:64])
         mapped = getattr(client_ip, "ipv4_mapped", None)
@@ -498,8 +498,11 @@ class Session:
                 self._add(Stage.EOM, [Finding("from_mismatch", problem)])
         ruling = self.rules.policy.judge_submission(self.tx, self.reference)
         edits = [] if self._trusted_relay else results_header.forged(tx.message, self._our_ids(), inside=True)
-        signatures, signed = self._sign()
-        edits += signatures
+        if ruling.enforce and ruling.verdict.action in _REFUSING:
+            signed = "no: refused"
+        else:
+            signatures, signed = self._sign()
+            edits += signatures
         ruling = replace(ruling, verdict=replace(ruling.verdict, edits=tuple(edits)))
         self.rules.observer.stage_done(Stage.EOM, time.perf_counter() - started)
         return ruling, "", signed
@@ -614,7 +617,7 @@ class Session:
         overrides = [r.properties[OVERRIDE] for r in tx.results if OVERRIDE in r.properties]
         if overrides:
             fields["override"] = ",".join(overrides)
-        fields["score"] = f"{verdict.score:g}"
+        fields["score"] = verdict.score
         fields["symbols"] = ",".join(symbols[:50])
         fields["action"] = verdict.action.value
         fields["because"] = ",".join(verdict.because[:10])

@@ -503,6 +503,7 @@ async def test_an_authenticated_user_may_not_write_another_from(rig: Rig) -> Non
     assert verdict.reply is not None
     assert (verdict.reply.code, verdict.reply.enhanced) == (550, "5.7.1")
     assert "alice@example.org" in verdict.reply.text
+    assert rig.outcomes[0].signed == "no: refused"
     assert (await rig.play(macros={b"{auth_authen}": b"alice"})).action is Action.ACCEPT
 
 

@@ -1,6 +1,7 @@
 """DKIM keys: public ones as the DNS has them (RFC 6376 section 3.6.1, RFC 8463), private ones as files have them."""
 
 import binascii
+import logging
 import os
 import stat
 from base64 import b64decode
@@ -14,6 +15,8 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key, lo
 
 from authmilter.addresses import to_ascii_domain
 from authmilter.auth.taglist import TagError, decode_base64, parse_tags, split_list
+
+log = logging.getLogger(__name__)
 
 PublicKey = RSAPublicKey | Ed25519PublicKey
 PrivateKey = RSAPrivateKey | Ed25519PrivateKey
@@ -98,7 +101,8 @@ def key_name(selector: bytes | str, domain: str) -> str:
 def load_private_key(path: str) -> PrivateKey:
     """Read a private key: RSA or Ed25519 as PEM (PKCS#1, PKCS#8), or Ed25519 as the base64 of its 32-octet seed.
 
-    An RSA key takes some 60 ms, since OpenSSL proves it.  Raises ValueError with a text for the administrator, which
+    An RSA key takes some 60 ms, since OpenSSL proves it.  A key that was read before, and can't be read any more since
+    this process gave up root, is still known: a reload then works as long as keys stay what they are.  Raises ValueError with a text for the administrator, which
     names the file, if it can't be read, if others than its owner can read or write it, or if it has no usable key.
     """
     try:
@@ -113,9 +117,18 @@ def load_private_key(path: str) -> PrivateKey:
                     f"chmod 600 {path}"
                 )
             text = file.read(_MAX_FILE)
+    except PermissionError as error:
+        if path not in _read_before:
+            raise ValueError(f"{path}: can't be read: {error.strerror}") from None
+        log.warning("%s can't be read as this user: the key that was read at start stays in use", path)
+        text = _read_before[path]
     except OSError as error:
         raise ValueError(f"{path}: can't be read: {error.strerror}") from None
+    _read_before[path] = text
     return _private_key(path, text)
+
+
+_read_before: dict[str, bytes] = {}
 
 
 @lru_cache(maxsize=4096)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 EX_REJECTED, EX_USAGE, EX_DATAERR, EX_TEMPFAIL, EX_CONFIG = 1, 64, 65, 75, 78
 MAX_INPUT = 512 * 1024 * 1024
 CHUNK = 65536
+LAST_SECOND = 253402300800.0  # of the year 9999
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mail-from", required=True, metavar="ADDRESS", help='reverse-path; "" is the null one')
     parser.add_argument("--rcpt", required=True, nargs="+", action="extend", metavar="ADDRESS", help="recipients")
     parser.add_argument("--auth-user", default="", metavar="LOGIN", help="login, for mail that is submitted")
-    parser.add_argument("--at", default="", metavar="TIME", help="the clock: ISO 8601, or seconds since 1970")
+    parser.add_argument("--at", metavar="TIME", help="the clock: ISO 8601, or seconds since 1970")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
     parser.add_argument("--reference", action="store_true", help="ask pyspf, dkimpy and authres for a second opinion")
     parser.add_argument("file", metavar="FILE", nargs="?", help="the message; - is standard input")
@@ -50,10 +51,11 @@ def run(args: argparse.Namespace) -> int:
         return EX_USAGE
     try:
         ip_address(args.ip)
-        now = parse_time(args.at) if args.at else time.time()
+        now = time.time() if args.at is None else parse_time(args.at)
         raw = _read(args.file)
     except (ValueError, OSError) as error:
-        print(f"authmilter check-message: {error}", file=sys.stderr)
+        reason = f"{args.file}: {error.strerror}" if isinstance(error, OSError) and error.strerror else error
+        print(f"authmilter check-message: {reason}", file=sys.stderr)
         return EX_DATAERR
     try:
         config = ini.load(ini.find(args.config))
@@ -89,9 +91,13 @@ def run(args: argparse.Namespace) -> int:
 def parse_time(text: str) -> float:
     """ISO 8601 (UTC unless it says otherwise) or seconds since 1970."""
     try:
-        return float(text)
+        seconds = float(text)
     except ValueError:
         pass
+    else:
+        if 0 <= seconds < LAST_SECOND:
+            return seconds
+        raise ValueError(f"--at {text}: not between 1970 and 9999")
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -164,7 +170,7 @@ async def judge(config: "Config", args: argparse.Namespace, raw: bytes, clock: C
     dns = StubResolver(config.dns)
     rules = build(config, all_checks(), load_files(config), dns, NullObserver(), clock)
     session = Session(rules, outcomes.append)
-    address = ip_address(args.ip)
+    address = ip_address(args.ip.partition("%")[0])
     macros = {b"j": (config.identity.authserv_id or _host_name()).encode(), b"i": b"check-message"}
     if args.auth_user:
         macros[b"{auth_authen}"] = args.auth_user.encode()

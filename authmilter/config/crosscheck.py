@@ -185,6 +185,9 @@ def _keys(title: str, sign: Sign, report: Report) -> None:
         else:
             if not isinstance(key, wanted):
                 report.error(title, option, f"{option}: {path}: is not an {name} key")
+            elif isinstance(key, RSAPrivateKey) and key.key_size < 1024:
+                # RFC 8301 section 3.2: signers MUST use at least 1024 bits
+                report.error(title, option, f"{option}: {path}: {key.key_size} bits are too few: use 2048 (RFC 8301)")
             elif isinstance(key, RSAPrivateKey) and key.key_size < 2048:
                 # RFC 8301 section 3.2: signers SHOULD use at least 2048 bits
                 report.warn(title, option, f"{option}: the key has {key.key_size} bits; use 2048 (RFC 8301)")

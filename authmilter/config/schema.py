@@ -370,7 +370,10 @@ class Sign:
 
 @dataclass(frozen=True)
 class Store:
-    """State that outlives a message."""
+    """State that outlives a message.
+
+    No check keeps state yet; that the store can be had is proven at start all the same.
+    """
 
     url: str = option(
         "sqlite:",

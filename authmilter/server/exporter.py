@@ -13,7 +13,7 @@ from prometheus_client.registry import CollectorRegistry
 
 from authmilter.metrics import Layout, Shared, registry
 
-MAX_CLIENTS = 16  # served at once; more wait in the backlog
+MAX_CLIENTS = 64  # served at once; more wait in the backlog
 
 
 class _Server(ThreadingHTTPServer):
@@ -45,7 +45,7 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
-    timeout = 5.0  # a client that says nothing does not keep its place
+    timeout = 2.0  # a client that says nothing does not keep its place
     server_version = "authmilter"
     sys_version = ""
 

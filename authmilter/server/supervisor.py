@@ -28,6 +28,7 @@ from authmilter.log import configure
 from authmilter.metrics import Metrics, Shared, layout_for
 from authmilter.server import exporter, notify, worker
 from authmilter.server.sockets import Listener, bind_all, mta_lines
+from authmilter.server.state import check_store, make_state_directory
 
 log = logging.getLogger("authmilter.supervisor")
 
@@ -59,6 +60,7 @@ class Supervisor:
 
     def __init__(self, config: Config, path: str | None, files: Files) -> None:
         self.config = config
+        self.running = config  # what sockets, processes and user were made from: a reload does not change it
         self.path = path
         self.files = files
         self.workers = config.milter.workers or _cores()
@@ -81,7 +83,10 @@ class Supervisor:
             milter.socket, mode=milter.socket_mode, group=milter.socket_group, backlog=milter.backlog
         )
         scrape = self._bind_metrics()
+        make_state_directory(self.config.store.url, milter.user, milter.group)
         _drop_privileges(milter.user, milter.group)
+        self._warn_of_unreadable_files()
+        check_store(self.config.store.url)
         self.metrics.set("authmilter_config_last_reload_successful", 1.0)
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.setblocking(False)
@@ -104,6 +109,20 @@ class Supervisor:
         log.info("serving on %s with %d workers", ", ".join(str(one.address) for one in self.listeners), self.workers)
         self._loop()
         return 0
+
+    def _warn_of_unreadable_files(self) -> None:
+        """What root could read at start may be out of reach for a reload."""
+        config = self.config
+        paths = [self.path or "", config.submission.map_file, config.arc.seal_key_file]
+        for sign in config.sign.values():
+            paths += [sign.key_file, sign.ed25519_key_file]
+        for path in filter(None, paths):
+            if not os.access(path, os.R_OK):
+                log.warning(
+                    "%s can't be read as user %s: SIGHUP won't notice its changes, or will fail; chown it",
+                    path,
+                    config.milter.user or os.getuid(),
+                )
 
     def _bind_metrics(self) -> socket.socket | None:
         if not self.config.metrics.listen:
@@ -307,7 +326,7 @@ class Supervisor:
             self.metrics.reloaded(success=False)
             notify.notify("READY=1", f"STATUS=reload failed, the old configuration is in force: {problems[0]}")
             return
-        for change in ini.changed_needing_restart(self.config, config):
+        for change in ini.changed_needing_restart(self.running, config):
             log.warning("reload: a change of %s takes a restart", change)
         self.config, self.files = config, files
         configure(config.log.format, config.log.level)

@@ -88,6 +88,7 @@ async def test_a_packet_without_measure_ends_its_own_connection_alone(milter: Ru
         greet(mta)
         mta.mail(SENDER)
         mta.socket.sendall(struct.pack(">I", length) + b"B")
+        assert mta.receive().letter == "t"
         with pytest.raises(ClosedError):
             mta.receive()
 

@@ -121,6 +121,11 @@ def test_outbound(check: Runner) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("args", [["--auth-user", "u"], ["--ip", "fe80::1%eth0"]])
+def test_nothing_but_errors_on_standard_error(check: Runner, args: list[str]) -> None:
+    assert check(*args, str(check.message)).stderr == ""
+
+
 def test_standard_input(check: Runner) -> None:
     assert check("-", stdin=MESSAGE).returncode == 0
 
@@ -160,6 +165,9 @@ def test_an_empty_file_is_unreadable_input(check: Runner, content: bytes) -> Non
         (["no-such-file"], 65, "no-such-file"),
         (["--at", "yesterday", "FILE"], 65, "--at yesterday: neither ISO 8601 nor seconds"),
         (["--ip", "1.2.3", "FILE"], 65, "1.2.3"),
+        (["--at", "nan", "FILE"], 65, "not between 1970 and 9999"),
+        (["--at", "99999999999999999", "FILE"], 65, "not between 1970 and 9999"),
+        (["--at", "", "FILE"], 65, "neither ISO 8601"),
         ([], 64, "name the FILE"),
     ],
 )

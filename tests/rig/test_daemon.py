@@ -15,6 +15,7 @@ import pytest
 from tests.dnsserver import DNSServer
 from tests.milter.client import MilterClient
 from tests.rig.daemon import COMMAND, Configuration, Daemon
+from tests.rig.mail import KeyFiles
 from tests.rig.sockets import wait_until
 
 
@@ -61,9 +62,42 @@ def test_a_port_in_use_ends_with_69_and_names_it(tmp_path: Path, section: str, o
     assert "in use" in log
 
 
+@pytest.mark.parametrize(
+    "url", ["sqlite:/proc/nope/x.db", "sqlite:/tmp", "sqlite:{garbage}", "redis://127.0.0.1:1/0", "unix:///nope/sock"]
+)
+def test_a_store_that_is_not_to_be_had_ends_with_69(tmp_path: Path, url: str) -> None:
+    garbage = tmp_path / "garbage.db"
+    garbage.write_bytes(b"no data base " * 1000)
+    text = f"[milter]\nsocket = inet:0@127.0.0.1\n[metrics]\nlisten =\n[store]\nurl = {url.format(garbage=garbage)}\n"
+    status, log = failed_start(tmp_path, text)
+    assert status == 69
+    assert "[store] url: " in log
+
+
+def test_the_state_file_is_made_where_systemd_says(daemon: Daemon) -> None:
+    assert (daemon.folder / "state.db").exists()
+
+
+def test_a_reload_works_after_dropping_root_as_long_as_keys_stay(dns: DNSServer, keys: KeyFiles) -> None:
+    configuration: Configuration = {
+        "milter": {"user": "nobody"},
+        "store": {"url": "memory:"},
+        "dns": {"nameservers": dns.address},
+        "sign sender.example": {"selector": "s", "key_file": keys.rsa},
+    }
+    with Daemon("unix", configuration) as daemon:
+        assert daemon.log_lines(str(keys.rsa), "can't be read as user nobody")
+        daemon.reload()
+        assert daemon.log_lines(str(keys.rsa), "stays in use")
+        daemon.configure({**configuration, "sign other.example": {"selector": "s", "key_file": keys.ed25519}})
+        daemon.reload("failure")
+        assert daemon.log_lines(str(keys.ed25519), "can't be read")
+
+
 def test_as_root_it_becomes_the_user_after_binding(dns: DNSServer) -> None:
     configuration: Configuration = {
         "milter": {"user": "nobody", "socket_mode": "0660"},
+        "store": {"url": "memory:"},
         "dns": {"nameservers": dns.address},
     }
     with Daemon("unix", configuration) as daemon:
@@ -163,7 +197,12 @@ def test_a_change_that_needs_a_restart_is_named(daemon: Daemon) -> None:
     text = daemon.file.read_text()
     daemon.file.write_text(text.replace("workers = 2", "workers = 3"))
     daemon.reload()
-    assert daemon.log_lines("[milter] workers", "restart")
+    assert len(daemon.log_lines("[milter] workers", "restart")) == 1
+    daemon.reload()
+    assert len(daemon.log_lines("[milter] workers", "restart")) == 2  # it is still not in force
+    daemon.file.write_text(text)
+    daemon.reload()
+    assert len(daemon.log_lines("[milter] workers", "restart")) == 2
 
 
 def test_an_empty_file_is_enough(tmp_path: Path) -> None:

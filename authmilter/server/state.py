@@ -1,0 +1,78 @@
+"""Where state is kept: made at start, and proven to be usable, so that nobody finds out later."""
+
+import grp
+import os
+import pwd
+import socket
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from authmilter.errors import StartError
+
+TIMEOUT = 3.0  # seconds in which a server has to accept a connection
+
+
+def sqlite_path(url: str) -> Path | None:
+    """The file of a ``sqlite:`` URL, None for other URLs; without a path it is state.db in the state directory."""
+    if not url.startswith("sqlite:"):
+        return None
+    path = url.removeprefix("sqlite:")
+    return Path(path) if path else state_directory() / "state.db"
+
+
+def state_directory() -> Path:
+    """What systemd names, else the usual one of root, else that of the user."""
+    named = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    if named:
+        return Path(named)
+    if os.geteuid() == 0:
+        return Path("/var/lib/authmilter")
+    return Path.home() / ".local/state/authmilter"
+
+
+def make_state_directory(url: str, user: str, group: str) -> None:
+    """Make the directory of the state file, as long as we are root, for the user that we become."""
+    path = sqlite_path(url)
+    if path is None:
+        return
+    usual = url == "sqlite:"  # ours: what an earlier start as root left there is handed on
+    try:
+        if not path.parent.is_dir():
+            path.parent.mkdir(mode=0o750, parents=True)
+        elif not usual:
+            return
+        if os.geteuid() == 0 and (user or group):
+            uid = pwd.getpwnam(user).pw_uid if user else -1
+            gid = grp.getgrnam(group).gr_gid if group else pwd.getpwnam(user).pw_gid
+            for name in (path.parent, *path.parent.glob(f"{path.name}*")):
+                os.chown(name, uid, gid, follow_symlinks=False)
+    except (OSError, KeyError) as error:
+        raise StartError(f"[store] url: {path.parent}: {error}") from error
+
+
+def check_store(url: str) -> None:
+    """Raise StartError if the store is not to be had."""
+    path = sqlite_path(url)
+    if path is not None:
+        try:
+            with closing(sqlite3.connect(path, timeout=TIMEOUT)) as database:
+                database.execute("PRAGMA journal_mode = WAL")
+                database.execute("PRAGMA user_version = 1")
+        except sqlite3.Error as error:
+            raise StartError(f"[store] url: {path}: {error}") from error
+        return
+    where = urlsplit(url)
+    if where.scheme == "memory":
+        return
+    try:
+        if where.scheme == "unix":
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.settimeout(TIMEOUT)
+                sock.connect(where.path)
+        else:
+            socket.create_connection((where.hostname or "", where.port or 6379), TIMEOUT).close()
+    except OSError as error:
+        host = where.path if where.scheme == "unix" else f"{where.hostname}:{where.port or 6379}"
+        raise StartError(f"[store] url: {host}: {error.strerror or error}") from error
