@@ -7,7 +7,7 @@ Wall time says little on a machine that is shared, so growth is measured in two 
   costs above n, which a constant part does not disturb.  Quadratic work gives 4 there, and 2.5 is refused.
 * **CPU time**, for what happens inside `re`, bytes methods and other C code, which is one step whatever it costs.  It is
   taken at sizes where linear work lasts a millisecond or so and quadratic work seconds: from n to 4n linear work takes 4
-  times as long, quadratic work 16 times, and more than 10 is refused.  The least of several runs is used, and a
+  times as long, quadratic work 16 times, and more than 13 is refused.  The least of several runs is used, and a
   measurement that is refused is made again, up to three times, so that noise can't fail it; real quadratic work fails
   each time.
 
@@ -16,6 +16,7 @@ that is checked too.  What parsers keep for the next time is dropped before each
 """
 
 import asyncio
+import gc
 import re
 import sys
 import time
@@ -51,7 +52,7 @@ from tests.fakes import FakeDNS
 
 OURS = frozenset({"mx.example.org"})
 STEP_GROWTH = 2.5  # linear 2, quadratic 4
-TIME_GROWTH = 10.0  # linear 4, quadratic 16
+TIME_GROWTH = 13.0  # linear 4, quadratic 16; caches that no longer fit and other jobs make up to 11 of a 4
 LONG = 0.02  # seconds from which on a growth that is refused needs no larger input to be believed
 NOISE = 300  # steps that may come from the tracer and from caches
 FACTOR_BEYOND = 4.0  # what an input far beyond a limit may cost, in costs of one at the limit: it has to be copied
@@ -482,7 +483,9 @@ WORKS |= {
 
 @pytest.fixture(autouse=True)
 def _start_cold() -> Iterator[None]:
+    gc.disable()  # its pauses grow with all that is alive
     yield
+    gc.enable()
     forget()
 
 
@@ -495,7 +498,7 @@ def test_steps_grow_no_faster_than_the_input(name: str) -> None:
 @pytest.mark.parametrize("name", WORKS)
 def test_time_grows_no_faster_than_the_input(name: str) -> None:
     growths = []
-    for _ in range(3):
+    for _ in range(5):
         growths.append(time_growth(WORKS[name]))
         if growths[-1] < TIME_GROWTH:
             return
