@@ -82,4 +82,7 @@ def configure(format: str, level: str, stream: TextIO | None = None) -> None:  #
 def message_line(fields: Mapping[str, Any]) -> None:
     """The line of one message."""
     if MESSAGES.isEnabledFor(logging.INFO):
-        MESSAGES.info("message", extra={"fields": fields})
+        # Made here rather than by Logger.info(), which would first look for the line of code that calls it.
+        record = logging.LogRecord(MESSAGES.name, logging.INFO, __file__, 0, "message", None, None)
+        record.fields = fields
+        MESSAGES.handle(record)

@@ -64,6 +64,7 @@ class Rulebook:
     dns: Resolver
     observer: Observer
     clock: Callable[[], float] = time.time
+    busy: frozenset[Stage] = frozenset(Stage)  # stages at which there is a check to run, or policy may act
 
 
 def build(
@@ -76,7 +77,9 @@ def build(
 ) -> Rulebook:
     """Put the rulebook of a configuration together."""
     pipeline = Pipeline(config, checks, dns, observer, clock)
-    return Rulebook(config, Policy(config, checks), pipeline, files, dns, observer, clock)
+    policy = Policy(config, checks)
+    busy = frozenset(stage for stage in Stage if pipeline.has_checks(stage) or policy.acts_at(stage))
+    return Rulebook(config, policy, pipeline, files, dns, observer, clock, busy)
 
 
 @dataclass(frozen=True)
@@ -213,7 +216,7 @@ class Session:
 
     async def rcpt(self, args: Sequence[bytes], macros: Mapping[bytes, bytes]) -> Verdict:
         """RCPT TO; a refused recipient leaves no trace."""
-        if self.rules.pipeline.has_checks(Stage.RCPT) or self.rules.policy.acts_at(Stage.RCPT):
+        if Stage.RCPT in self.rules.busy:
             # Before the snapshot: what was under way concerns every recipient.
             await self._gather(self._config.milter.command_timeout)
         before = self.tx
@@ -351,6 +354,9 @@ class Session:
 
     async def _stage(self, stage: Stage) -> Verdict:
         """Run the checks of a stage before EOM; answer only where policy may act."""
+        if stage not in self.rules.busy:
+            self.rules.observer.stage_done(stage, 0.0)
+            return CONTINUE
         started = time.perf_counter()
         pipeline = self.rules.pipeline
         acts = self.rules.policy.acts_at(stage)
