@@ -161,7 +161,7 @@ def signing_pattern(text: str) -> str:
 def recipient(text: str) -> str:
     """The NAME of [policy NAME]: a domain or a mailbox, lower case."""
     local_part, at, name = text.rpartition("@")
-    if at and (not local_part or any(c.isspace() for c in local_part)):
+    if at and (not local_part or "@" in local_part or any(c.isspace() for c in local_part)):
         raise ValueError(f"{shown(text)} is neither a domain nor a mailbox")
     return f"{local_part.lower()}{at}{domain(name)}"
 

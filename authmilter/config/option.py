@@ -15,7 +15,9 @@ from functools import cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from math import isfinite
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, NewType, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, NewType, TypeVar, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
 
 Seconds = NewType("Seconds", float)  # written 500ms 5s 10m 36h 30d
 Size = NewType("Size", int)  # octets, written 64K 25M
@@ -72,7 +74,7 @@ class Option(NamedTuple):
         """The value of `text`, within the bounds; raises ValueError with a message for people."""
         value = self.kind.read(text)
         if self.each is not None and value:
-            value = self.each(value) if isinstance(value, str) else tuple(self.each(item) for item in value)
+            value = self.each(value) if isinstance(value, str) else _all(self.each, value)
         if self.at_least is not None and value is not None and value < self.at_least:
             raise ValueError(f"{shown(text)} is too small, the least is {self.write(self.at_least)}")
         if self.at_most is not None and value is not None and value > self.at_most:
@@ -259,12 +261,26 @@ def _items(text: str) -> list[str]:
     return [item for item in items if item]
 
 
+def _all(read: Callable[[str], T], items: Iterable[str]) -> tuple[T, ...]:
+    """Every item read; raises ValueError with what is wrong with each of those that can't be."""
+    found: list[T] = []
+    problems: list[str] = []
+    for item in items:
+        try:
+            found.append(read(item))
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise ValueError("; ".join(problems))
+    return tuple(found)
+
+
 def _read_names(text: str) -> Names:
     return tuple(_items(text))
 
 
 def _read_networks(text: str) -> Networks:
-    return tuple(_network(item) for item in _items(text))
+    return _all(_network, _items(text))
 
 
 def _network(text: str) -> IPv4Network | IPv6Network:

@@ -401,3 +401,14 @@ def test_every_known_symbol_can_be_weighed() -> None:
 
 def test_networks_are_networks() -> None:
     assert ini.load(None, "[networks]\ninternal = 192.0.2.1\n").networks.internal == (ip_network("192.0.2.1/32"),)
+
+
+def test_every_bad_item_of_a_list_is_named() -> None:
+    with pytest.raises(ConfigError) as caught:
+        ini.load("am.ini", "[dns]\nnameservers = 127.0.0.1, foo, bar\n[networks]\ninternal = x, y\n")
+    assert [("'foo'" in p and "'bar'" in p) or ("'x'" in p and "'y'" in p) for p in caught.value.problems] == [True, True]
+
+
+def test_a_mailbox_has_one_at_sign() -> None:
+    with pytest.raises(ConfigError, match="neither a domain nor a mailbox"):
+        ini.load("am.ini", "[policy foo@bar@baz]\n")
