@@ -905,8 +905,8 @@ async def test_a_prefetch_that_fails_disturbs_nobody() -> None:
 async def test_questions_under_way_are_bounded_and_more_of_them_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_UNDER_WAY", 10)
     monkeypatch.setattr(module, "MAX_WAITING", 2)
-    with DNSServer(RECORDS, {"*.slow.example": "delay 0.2"}) as server:
-        async with resolving(server) as dns:
+    with DNSServer(RECORDS, {"*.slow.example": "delay 1"}) as server:
+        async with resolving(server, timeout=20) as dns:
             for n in range(10):
                 dns.prefetch(f"n{n}.slow.example", "TXT")
             waiting = [asyncio.ensure_future(dns.query(name, "TXT")) for name in ("good.example", "user+tag.example")]

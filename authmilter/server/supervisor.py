@@ -78,6 +78,13 @@ class Supervisor:
     def run(self) -> int:
         """Serve until SIGTERM; returns the exit status.  Raises StartError if a socket is not to be had."""
         milter = self.config.milter
+        # Before anybody can connect: whoever sees us serve may stop us, and gets status 0.
+        self._wake_read, self._wake_write = socket.socketpair()
+        self._wake_read.setblocking(False)
+        self._wake_write.setblocking(False)
+        signal.set_wakeup_fd(self._wake_write.fileno(), warn_on_full_buffer=False)
+        for number in _SIGNALS:
+            signal.signal(number, _only_wake)
         _raise_file_limit()
         self.listeners = bind_all(
             milter.socket, mode=milter.socket_mode, group=milter.socket_group, backlog=milter.backlog
@@ -88,12 +95,6 @@ class Supervisor:
         self._warn_of_unreadable_files()
         check_store(self.config.store.url)
         self.metrics.set("authmilter_config_last_reload_successful", 1.0)
-        self._wake_read, self._wake_write = socket.socketpair()
-        self._wake_read.setblocking(False)
-        self._wake_write.setblocking(False)
-        signal.set_wakeup_fd(self._wake_write.fileno(), warn_on_full_buffer=False)
-        for number in _SIGNALS:
-            signal.signal(number, _only_wake)
         sockets = [listener.sock for listener in self.listeners]
         if scrape is not None:
             self.children.append(
