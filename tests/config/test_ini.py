@@ -406,7 +406,10 @@ def test_networks_are_networks() -> None:
 def test_every_bad_item_of_a_list_is_named() -> None:
     with pytest.raises(ConfigError) as caught:
         ini.load("am.ini", "[dns]\nnameservers = 127.0.0.1, foo, bar\n[networks]\ninternal = x, y\n")
-    assert [("'foo'" in p and "'bar'" in p) or ("'x'" in p and "'y'" in p) for p in caught.value.problems] == [True, True]
+    assert [("'foo'" in p and "'bar'" in p) or ("'x'" in p and "'y'" in p) for p in caught.value.problems] == [
+        True,
+        True,
+    ]
 
 
 def test_a_mailbox_has_one_at_sign() -> None:
