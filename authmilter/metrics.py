@@ -66,6 +66,7 @@ def _product(*columns: Iterable[str]) -> tuple[tuple[str, ...], ...]:
 def families(symbols: Collection[str], checks: Collection[str]) -> tuple[Family, ...]:
     """Every family of the contract, with all label values that can occur."""
     timed = sorted({*METHODS, *checks})
+    failing = [*timed, "session", "signing", "sealing"]
     return (
         Family("authmilter_connections_active", GAUGE, "Milter connections that are open."),
         Family("authmilter_connections_total", COUNTER, "Milter connections so far."),
@@ -119,7 +120,7 @@ def families(symbols: Collection[str], checks: Collection[str]) -> tuple[Family,
             COUNTER,
             "Methods and checks that failed: for now, or by an exception.",
             ("check", "kind"),
-            _product((*timed, _OTHER), ("temperror", "exception")),
+            _product((*failing, _OTHER), ("temperror", "exception")),
         ),
         Family(
             "authmilter_dns_queries_total",

@@ -75,7 +75,9 @@ class Pipeline:
         """Every signature of the message."""
         return await self._guard(
             "dkim",
-            lambda: dkim.verify(tx.message, signatures, self.dns, self.clock(), self.config.dkim),
+            lambda: dkim.verify(
+                tx.message, signatures, self.dns, self.clock(), self.config.dkim, self.unexpected("dkim")
+            ),
             lambda reason: [AuthResult("dkim", Result.TEMPERROR, reason=reason)],
         )
 
@@ -84,7 +86,13 @@ class Pipeline:
         return await self._guard(
             "arc",
             lambda: arc.verify(
-                chain, tx.message, self.dns, self.clock(), self.config.dkim, str(tx.connection.client_ip or "")
+                chain,
+                tx.message,
+                self.dns,
+                self.clock(),
+                self.config.dkim,
+                str(tx.connection.client_ip or ""),
+                self.unexpected("arc"),
             ),
             lambda reason: arc.ArcResult(AuthResult("arc", Result.TEMPERROR, reason=reason)),
         )
@@ -96,6 +104,15 @@ class Pipeline:
             return (await dmarc.evaluate(author(tx.message), tx.results, self.dns)).result
 
         return await self._method("dmarc", evaluate)
+
+    def unexpected(self, name: str) -> Callable[[str], None]:
+        """What to call with a sentence while handling an exception that nobody expected: it is logged and counted."""
+
+        def note(what: str) -> None:
+            log.error("%s; the message goes on", what, exc_info=True)  # noqa: LOG014  whoever calls handles one
+            self.observer.check_error(name, "exception")
+
+        return note
 
     async def _method(self, name: str, work: Callable[[], Awaitable[AuthResult]]) -> AuthResult:
         return await self._guard(name, work, lambda reason: AuthResult(name, Result.TEMPERROR, reason=reason))
@@ -109,8 +126,7 @@ class Pipeline:
             self.observer.check_error(name, "temperror")
             return failed(str(error))
         except Exception:
-            log.exception("%s failed; the message goes on", name)
-            self.observer.check_error(name, "exception")
+            self.unexpected(name)(f"{name} failed")
             return failed("internal error")
         finally:
             self.observer.check_done(name, time.perf_counter() - started)

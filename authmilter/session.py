@@ -261,7 +261,9 @@ class Session:
             keys = set(self.rules.files.signer.body_hash_keys(self._choice))
         elif not self._trusted_relay:
             if self._config.dkim.enabled:
-                self._signatures = dkim.parse_signatures(message, self._config.dkim)
+                self._signatures = dkim.parse_signatures(
+                    message, self._config.dkim, self.rules.pipeline.unexpected("dkim")
+                )
                 for signature in self._signatures:
                     if signature.error is None and signature.body_hash_key is not None:
                         keys.add(signature.body_hash_key)
@@ -518,7 +520,7 @@ class Session:
         settings = self._config.arc
         if not settings.enabled:
             return set()
-        self._chain = arc.parse_chain(message)
+        self._chain = arc.parse_chain(message, on_error=self.rules.pipeline.unexpected("arc"))
         for name in self._chain.key_names[:MAX_PREFETCHED_KEYS]:
             self.rules.dns.prefetch(name, "TXT")
         keys = set(self._chain.body_hash_keys)
@@ -546,7 +548,7 @@ class Session:
         except SigningError as error:
             log.info("%s: not sealed: %s", self.reference, error)
         except Exception:
-            log.exception("sealing failed; the message goes on unsealed")
+            self.rules.pipeline.unexpected("sealing")("sealing failed")
         return []
 
     def _sign(self) -> tuple[list[HeaderEdit], str]:
@@ -563,7 +565,7 @@ class Session:
         except SigningError as error:
             return [], f"no: {error}"
         except Exception:
-            log.exception("signing failed; the message goes on unsigned")
+            self.rules.pipeline.unexpected("signing")("signing failed")
             for key in choice.keys:
                 self.rules.observer.signature(key.algorithm, "failure")
             return [], "no: internal error"

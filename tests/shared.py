@@ -22,7 +22,17 @@ def shared(name: str) -> Path:
 
     Skips the calling test, or the calling module when called at its top level, where there is no such file.
     """
-    path = shared_folder() / "data" / name
+    return _found(Path("data") / name)
+
+
+def facts(name: str) -> Path:
+    """The path of a text that stands beside ``data``, such as ``standards.md``; skips like `shared`."""
+    return _found(Path(name))
+
+
+def _found(name: Path) -> Path:
+    path = shared_folder() / name
     if not path.exists():
-        pytest.skip(f"no {name} in {shared_folder() / 'data'} (set AUTHMILTER_SHARED)", allow_module_level=True)
+        # Why: the suites are too large, or under licences too different, to be kept in this repository.
+        pytest.skip(f"no {name} in {shared_folder()} (set AUTHMILTER_SHARED)", allow_module_level=True)
     return path

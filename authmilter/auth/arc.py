@@ -128,7 +128,7 @@ class ArcResult:
 # -- the fields --------------------------------------------------------------------------------------------------------
 
 
-def parse_chain(message: Message, max_sets: int = MAX_SETS) -> Chain:
+def parse_chain(message: Message, max_sets: int = MAX_SETS, on_error: Callable[[str], None] = log.exception) -> Chain:
     """Read the ARC fields and check all that can be checked without keys and body; never raises.
 
     A chain of more than `max_sets` sets ends as ``policy``, one of more than 50 as ``fail``.
@@ -141,7 +141,7 @@ def parse_chain(message: Message, max_sets: int = MAX_SETS) -> Chain:
         signatures = _collect(AMS, _read_ams, message, problems)
         seals = _collect(AS, _read_seal, message, problems)
     except Exception:  # the message must go on, whatever it holds
-        log.exception("ARC fields can't be read")
+        on_error("ARC fields can't be read")
         return Chain(True, (Result.TEMPERROR, "internal error"), last_instance=MAX_SETS)
     last = max((*results, *signatures, *seals), default=0)
     ended = last in seals and seals[last][1] == "fail"

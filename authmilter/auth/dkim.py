@@ -48,13 +48,15 @@ _ONCE = (
 )  # fmt: skip
 
 
-def parse_signatures(message: Message, options: Dkim) -> tuple[Signature, ...]:
+def parse_signatures(
+    message: Message, options: Dkim, on_error: Callable[[str], None] = log.exception
+) -> tuple[Signature, ...]:
     """The topmost `options.max_signatures` signatures of the message, top first; never raises.
 
     How many there are in all: ``len(message.index.get(b"dkim-signature", ()))``.
     """
     positions = message.index.get(b"dkim-signature", ())[: options.max_signatures]
-    return tuple(_parse(position, message.fields[position].value) for position in positions)
+    return tuple(_parse(position, message.fields[position].value, on_error) for position in positions)
 
 
 async def verify(
@@ -118,7 +120,7 @@ def _refuse_doubled(signature: Signature, doubled: Mapping[bytes, int]) -> Outco
 # -- the field ---------------------------------------------------------------------------------------------------------
 
 
-def _parse(position: int, value: bytes) -> Signature:
+def _parse(position: int, value: bytes, on_error: Callable[[str], None]) -> Signature:
     found: dict[str, Any] = {}
     error: Outcome | None = None
     try:
@@ -129,7 +131,7 @@ def _parse(position: int, value: bytes) -> Signature:
     except TagError as problem:
         error = Result.NEUTRAL, f"signature is malformed: {problem}"
     except Exception:  # one signature must not harm another
-        log.exception("DKIM-Signature can't be read")
+        on_error("DKIM-Signature can't be read")
         error = Result.TEMPERROR, "internal error"
     return Signature(position, error, **found)
 

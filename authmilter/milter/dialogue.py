@@ -26,10 +26,20 @@ class Dialogue:
     decide without those facts could be wrong.
     """
 
-    __slots__ = ("_failed_at", "_failure", "_new_session", "begun", "in_message", "session", "wants_body")
+    __slots__ = (
+        "_failed_at",
+        "_failure",
+        "_new_session",
+        "_on_failure",
+        "begun",
+        "in_message",
+        "session",
+        "wants_body",
+    )
 
-    def __init__(self, new_session: Callable[[], Session], on_error: str) -> None:
+    def __init__(self, new_session: Callable[[], Session], on_error: str, on_failure: Callable[[], None]) -> None:
         self._new_session = new_session
+        self._on_failure = on_failure
         self._failure = CONTINUE if on_error == "accept" else TEMPFAIL
         self._failed_at: Stage | None = None
         self.session: Session | None = None
@@ -41,6 +51,7 @@ class Dialogue:
         """Note an exception that is being handled."""
         self._failed_at = stage
         _log.exception("session failed in %s", what)
+        self._on_failure()
 
     def begin(self) -> None:
         """Make a session, at the first word of an SMTP session; once, since a later one would lack the facts so far."""

@@ -19,8 +19,8 @@ class Engine(Generic[C]):
     `new_session` is called for each milter connection, and again when the MTA starts another SMTP session on it.
     `idle_timeout`: seconds without a word from the MTA after which a connection is closed.  `on_error`: ``tempfail``
     or ``accept``, the answer when a session raises.  `progress_interval`: seconds between signs of life while the
-    verdict on a message takes its time.  `on_open` and `on_close` are told of every milter connection.  What is set later
-    holds for connections that begin then.
+    verdict on a message takes its time.  `on_open` and `on_close` are told of every milter connection, `on_failure` of
+    every exception that nobody expected.  What is set later holds for connections that begin then.
     """
 
     def __init__(
@@ -32,6 +32,7 @@ class Engine(Generic[C]):
         progress_interval: float = 10.0,
         on_open: Callable[[], None] = nothing,
         on_close: Callable[[], None] = nothing,
+        on_failure: Callable[[], None] = nothing,
     ) -> None:
         self.new_session = new_session
         self.idle_timeout = idle_timeout
@@ -39,6 +40,7 @@ class Engine(Generic[C]):
         self.progress_interval = progress_interval
         self._on_open = on_open
         self._on_close = on_close
+        self.on_failure = on_failure
         self._connections: set[C] = set()
         self._empty = asyncio.Event()
 

@@ -140,6 +140,7 @@ class LibmilterEngine(Engine["_Connection"]):
                 return method(_of(self, ctx), *args)
             except Exception:
                 _log.exception("libmilter engine failed in %s", method.__name__)
+                self.on_failure()
                 return failure
 
         return callback
@@ -205,7 +206,7 @@ class _Connection:
         self._ctx = ctx
         self._loop = engine.loop
         self._chosen = engine.chosen
-        self._dialogue = Dialogue(engine.new_session, engine.on_error)
+        self._dialogue = Dialogue(engine.new_session, engine.on_error, engine.on_failure)
         self._order = asyncio.Lock()  # fair, so facts are performed in the order in which they were submitted
         self._fields: list[tuple[bytes, bytes, bool]] = []  # not yet submitted
         self._session_macros: dict[bytes, bytes] = {}

@@ -112,7 +112,7 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, engine: NativeEngine) -> None:
         self._engine = engine
-        self._dialogue = Dialogue(engine.new_session, engine.on_error)
+        self._dialogue = Dialogue(engine.new_session, engine.on_error, engine.on_failure)
         self._macros = Macros()
         self._packets = wire.Packets()
         self._chosen: wire.Options | None = None  # until the MTA has made its offer
@@ -207,6 +207,7 @@ class _Connection(asyncio.Protocol):
                 self._replies.append(wire.SAY_TEMPFAIL)  # never without an answer
         except Exception:
             _log.exception("milter connection closed")
+            self._engine.on_failure()
         finally:
             if not self._gone:
                 self._flush()

@@ -80,6 +80,7 @@ class Worker:
             "on_error": milter.on_error,
             "on_open": self.metrics.connection_opened,
             "on_close": self.metrics.connection_closed,
+            "on_failure": lambda: self.metrics.check_error("session", "exception"),
         }
         if milter.engine == "libmilter":
             from authmilter.milter.libmilter import LibmilterEngine  # imports the C library only where it is wanted

@@ -8,7 +8,7 @@ import pytest
 
 import tests.attacks
 from tests.attacks.catalogue import CATALOGUE, NOT_HERE, answered
-from tests.shared import ROOT, shared_folder
+from tests.shared import ROOT, facts
 
 NAMES = [name for names in CATALOGUE.values() for name in names]
 
@@ -55,10 +55,7 @@ SEVERAL = {"2 MB header": 6, "milter packet of 4 GB": 9}
 
 @pytest.mark.parametrize("heading", GROUPS)
 def test_the_list_of_facts_has_nothing_that_we_lack(heading: str) -> None:
-    path = shared_folder() / "standards.md"
-    if not path.exists():
-        pytest.skip(f"no {path.name} in {shared_folder()} (set AUTHMILTER_SHARED)")
-    section = path.read_text().split("## 11.")[1].split("\n## ")[0]
+    section = facts("standards.md").read_text().split("## 11.")[1].split("\n## ")[0]
     bold = rf"\*\*{re.escape(heading)}(?: \(.*)?\*\*"
     found = re.search(rf"^{bold}(?P<same>.*)\n(?P<next>(?!\*\*).*)?", section, re.MULTILINE)
     assert found
@@ -68,10 +65,7 @@ def test_the_list_of_facts_has_nothing_that_we_lack(heading: str) -> None:
 
 
 def test_the_list_of_peers_has_nothing_that_we_lack() -> None:
-    path = shared_folder() / "standards.md"
-    if not path.exists():
-        pytest.skip(f"no {path.name} in {shared_folder()} (set AUTHMILTER_SHARED)")
-    section = path.read_text().split("## 12.")[1].split("\n## ")[0]
+    section = facts("standards.md").read_text().split("## 12.")[1].split("\n## ")[0]
     numbers = {f"{int(year)}-{number}" for year, number in re.findall(r"CVE-(\d{4})-(\d+)", section)}
     first = re.search(r"CVE-(2019)-16378, -(\d+)", section)
     assert first

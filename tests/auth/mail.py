@@ -1,7 +1,6 @@
 """Messages for the tests of DKIM, and the data that is shared by several projects."""
 
 import json
-import os
 from base64 import b64encode
 from collections.abc import Iterable
 from functools import cache
@@ -9,7 +8,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
@@ -25,17 +23,8 @@ from authmilter.evidence import AuthResult
 from authmilter.interfaces import Resolver
 from authmilter.model import BodyHashKey, HeaderField, Message
 
-ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = Dkim()
 NOW = 1_700_000_000  # seconds since the epoch, the clock of these tests; in the past, since dkimpy knows the time
-
-
-def shared(name: str) -> Path:
-    """A folder of the shared test data; the test is skipped where it is not at hand."""
-    path = Path(os.environ.get("AUTHMILTER_SHARED", ROOT.parent / "shared")) / "data" / name
-    if not path.exists():
-        pytest.skip(f"shared test data not at hand: {name}", allow_module_level=True)
-    return path
 
 
 def load_json(path: Path) -> Any:

@@ -3,7 +3,8 @@
 import pytest
 
 from authmilter.evidence import Result
-from tests.auth.mail import check, crlf, load_json, record, rsa_key, shared
+from tests.auth.mail import check, crlf, load_json, record, rsa_key
+from tests.shared import shared
 from tests.suites.dkim import with_key_record, zone
 
 # RFC 6376 appendix A and RFC 8463 appendix A: the same message and RSA key, signed twice.

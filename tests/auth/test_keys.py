@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from authmilter.auth.keys import key_name, load_private_key, parse_key_record
-from tests.auth.mail import ed25519_key, record, rsa_key, shared
+from tests.auth.mail import ed25519_key, record, rsa_key
+from tests.shared import shared
 
 RSA = record(rsa_key())
 ED25519 = record(ed25519_key())

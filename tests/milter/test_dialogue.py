@@ -1,12 +1,13 @@
 """Sessions that fail, and commands out of order; what engines have in common."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
 from authmilter.milter.dialogue import Dialogue
+from authmilter.milter.engine import nothing
 from authmilter.milter.wire import ConnectInfo
 from authmilter.model import Stage
 from authmilter.verdict import CONTINUE, Action, Verdict
@@ -35,13 +36,15 @@ class Fragile(RecordingSession):
         return super().answers(stage)
 
 
-def dialogue(calls: list[str], breaks: str = "", on_error: str = "tempfail") -> Dialogue:
+def dialogue(
+    calls: list[str], breaks: str = "", on_error: str = "tempfail", on_failure: Callable[[], None] = nothing
+) -> Dialogue:
     def new_session() -> Fragile:
         if breaks == "new_session":
             raise RuntimeError("new_session")
         return Fragile(calls, breaks)
 
-    return Dialogue(new_session, on_error)
+    return Dialogue(new_session, on_error, on_failure)
 
 
 async def talk(dialogue: Dialogue, messages: int = 1) -> list[Verdict]:
@@ -88,9 +91,28 @@ async def test_a_session_that_raises(
     caplog: pytest.LogCaptureFixture, breaks: str, heard: list[str], verdicts: list[Verdict]
 ) -> None:
     calls: list[str] = []
+    failures: list[str] = []
     with caplog.at_level(logging.ERROR, logger="authmilter.milter"):
-        assert await talk(dialogue(calls, breaks)) == verdicts
+        assert await talk(dialogue(calls, breaks, on_failure=lambda: failures.append(breaks))) == verdicts
     assert calls == heard
+    assert [record.exc_info is not None for record in caplog.records] == [True]
+    assert failures == [breaks]
+
+
+@pytest.mark.parametrize("breaks", ["rcpt", "data", "end_of_headers", "body", "abort", "answers"])
+async def test_each_failure_is_logged_and_counted_once(caplog: pytest.LogCaptureFixture, breaks: str) -> None:
+    failures: list[str] = []
+    talking = dialogue([], breaks, on_failure=lambda: failures.append(breaks))
+    with caplog.at_level(logging.ERROR, logger="authmilter.milter"):
+        talking.begin()
+        assert talking.answers(Stage.MAIL) is True
+        await talking.mail([b"<a@example.org>"], NONE)
+        await talking.rcpt([b"<b@example.net>"], NONE)
+        await talking.data(NONE)
+        await talking.end_of_headers(NONE)
+        talking.body(b"text")
+        talking.abort()
+    assert failures == [breaks]
     assert [record.exc_info is not None for record in caplog.records] == [True]
 
 
