@@ -47,6 +47,7 @@ MAX_HEADER_SECTION = 2 * 1024 * 1024
 MAX_FIELD = 256 * 1024
 MAX_FIELDS = 20_000
 MAX_PREFETCHED_KEYS = 20  # of a chain: it has few sealers, unless it is made to cost
+MAX_HELO = 1024  # octets; RFC 5321 section 4.5.3.1.2 has 255 for a domain
 MAX_RECIPIENTS = 10_000  # more are accepted, but no longer listed
 
 LATE = "not done in time"
@@ -175,6 +176,7 @@ class Session:
         """HELO or EHLO; a second one (after STARTTLS) replaces the first, and ends a transaction as RSET does."""
         if self._in_message:
             self.abort()  # RFC 5321 section 4.1.4
+        name = name[:MAX_HELO]
         self.tx = replace(
             self.tx,
             helo=name,

@@ -369,6 +369,11 @@ class TestSeveralMessages:
 
 
 class TestOversized:
+    async def test_an_endless_greeting_is_not_kept(self, rig: Rig) -> None:
+        await rig.play(helo="a." * 1_000_000 + "example")
+        assert len(rig.outcomes[0].tx.helo) == 1024
+        assert rig.outcomes[0].tx.helo_domain == ""
+
     async def test_a_body_over_the_limit_is_accepted_with_a_finding(self, rig: Rig) -> None:
         rig.config = Config(milter=Milter(max_message_size=5000))  # type: ignore[arg-type]
         verdict = await rig.play(body=b"x" * 10_000)
