@@ -201,8 +201,10 @@ class Session:
         self._in_message = True
         auth_user = _text(macros.get(b"{auth_authen}", b""))
         client_ip = self.tx.connection.client_ip
-        # Postfix shows pickup and bounces (non_smtpd_milters) as a client on loopback that never said HELO.
-        local = self._local or (not self.tx.helo and client_ip is not None and client_ip.is_loopback)
+        # Postfix shows pickup and bounces (non_smtpd_milters) as localhost on port 0, from which no real client connects,
+        # not even a stranger behind a proxy on loopback.
+        pickup = client_ip is not None and client_ip.is_loopback and self.tx.connection.client_port == 0
+        local = self._local or pickup
         outbound = bool(auth_user) or self._internal or local
         envelope = replace(
             self.tx.envelope,

@@ -66,6 +66,7 @@ class Rig:
         self,
         ip: str = GOOD,
         *,
+        port: int = 40000,
         helo: str = "mail.example.org",
         sender: str = "<alice@example.org>",
         rcpts: Sequence[str] = ("<bob@example.net>",),
@@ -80,7 +81,7 @@ class Rig:
         steps: list[Verdict] = []
         if not session.tx.connection.mta_name:
             known[b"j"] = b"mx.test"
-            steps.append(await session.connect(b"client", "6" if ":" in ip else "4", 1, ip.encode(), known))
+            steps.append(await session.connect(b"client", "6" if ":" in ip else "4", port, ip.encode(), known))
             if helo:
                 steps.append(await session.helo(helo.encode("latin-1"), known))
         steps.append(await session.mail([sender.encode()], known))
@@ -266,9 +267,14 @@ class TestDirection:
 
     async def test_local_submission_is_outbound_whatever_internal_says(self, rig: Rig) -> None:
         rig.config = Config(networks=Network(internal=()), policy=PolicyOptions(preset="strict"))
-        verdict = await rig.play("127.0.0.1", helo="", sender="<>")
+        verdict = await rig.play("127.0.0.1", port=0, helo="localhost", sender="<>")
         assert verdict.action is Action.ACCEPT
         assert rig.outcomes[0].tx.envelope.local_submission
+
+    async def test_a_stranger_behind_a_proxy_is_not_local_for_saying_no_helo(self, rig: Rig) -> None:
+        rig.config = Config(networks=Network(internal=()))
+        await rig.play("127.0.0.1", helo="")
+        assert rig.outcomes[0].tx.envelope.direction.label == "inbound"
 
     async def test_a_mapped_address_is_the_ipv4_client(self, rig: Rig) -> None:
         await rig.play(f"::ffff:{GOOD}")

@@ -156,6 +156,17 @@ def test_local_submission_is_signed_and_never_refused(site: Site, marker: str) -
     assert not site.postfix.queue()
 
 
+def test_local_submission_is_known_even_where_loopback_is_not_internal(site: Site, marker: str) -> None:
+    site.daemon.configure({**site.configuration, "networks": {"internal": "192.0.2.250"}})
+    site.daemon.reload()
+    try:
+        site.postfix.submit_locally(message(marker, "cron@sender.example"), "cron@strict.example", "user@test")
+        assert dkim_verdicts(site.sink.find(marker.encode()).content) == [True, True]
+    finally:
+        site.daemon.configure(site.configuration)
+        site.daemon.reload()
+
+
 @pytest.mark.parametrize("waiting", [False, True], ids=["before the text", "while the verdict is awaited"])
 def test_a_worker_killed_within_a_message_costs_a_retry_and_nothing_else(
     waiting: bool, site: Site, dns: DNSServer, marker: str
