@@ -1,9 +1,9 @@
 """What checks report: results of authentication methods, and findings of heuristics."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
+from typing import NamedTuple
 
 
 class Result(StrEnum):
@@ -22,8 +22,7 @@ class Result(StrEnum):
 NO_PROPERTIES: Mapping[str, str] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class AuthResult:
+class AuthResult(NamedTuple):
     """The result of one method for one identity.
 
     `method` is one of ``iprev spf_helo spf dkim arc dmarc``.  `identifier` is the domain that was looked at, as
@@ -35,7 +34,7 @@ class AuthResult:
     method: str
     result: Result
     identifier: str = ""
-    properties: Mapping[str, str] = field(default_factory=lambda: NO_PROPERTIES)
+    properties: Mapping[str, str] = NO_PROPERTIES
     reason: str = ""
     explanation: str = ""
 
@@ -45,8 +44,7 @@ class AuthResult:
         return "_".join((self.method, self.result))
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """Something that a check noticed.
 
     `symbol` is what [scores] weighs; `detail` what was seen, for people; `strength` scales the weight of

@@ -3,10 +3,8 @@
 Bytes of the network stay bytes; domains that are compared or looked up exist besides as lower-case A-labels.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
-from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
 from typing import NamedTuple
@@ -30,7 +28,10 @@ class Stage(IntEnum):
     @property
     def label(self) -> str:
         """Lower-case name, for logs and metrics."""
-        return self.name.lower()
+        return _STAGES[self]
+
+
+_STAGES = tuple(stage.name.lower() for stage in Stage)
 
 
 class Direction(IntEnum):
@@ -42,7 +43,7 @@ class Direction(IntEnum):
     @property
     def label(self) -> str:
         """Lower-case name, for logs and metrics."""
-        return self.name.lower()
+        return "outbound" if self else "inbound"
 
 
 class Mailbox(NamedTuple):
@@ -90,8 +91,7 @@ class BodyHash(NamedTuple):
     total: int
 
 
-@dataclass(frozen=True, slots=True)
-class Connection:
+class Connection(NamedTuple):
     """Who is at the other end.
 
     `client_ip` is None for local submission and unknown families.  `client_name` is what the MTA verified, "" if
@@ -105,8 +105,7 @@ class Connection:
     daemon_name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """MAIL and RCPT.
 
     `reverse_path` None is the null reverse-path ``<>``.  A path that can't be parsed is a Mailbox without domain.
@@ -137,6 +136,15 @@ class Message:
         self.body_hashes = body_hashes
         self.oversized = oversized  # what was not examined because it was too large, "" if nothing
         self.derived: dict[str, object] = {}  # what costs something and follows from the fields alone, by name
+        index: dict[bytes, list[int]] = {}
+        for position, header in enumerate(fields):
+            name = header.name.strip(b" \t").lower()
+            if name in index:
+                index[name].append(position)
+            else:
+                index[name] = [position]
+        # Lower-case field name (white space before the colon dropped) -> positions in `fields`, top first.
+        self.index: Mapping[bytes, Sequence[int]] = index
 
     def with_body(self, size: int, hashes: Mapping[BodyHashKey, BodyHash], oversized: str) -> "Message":
         """The same header section, with what is now known of the body; what was derived from the fields is kept."""
@@ -146,14 +154,6 @@ class Message:
         message.body_hashes = hashes
         message.oversized = oversized
         return message
-
-    @cached_property
-    def index(self) -> Mapping[bytes, tuple[int, ...]]:
-        """Lower-case field name (white space before the colon dropped) -> positions in `fields`, top first."""
-        found: dict[bytes, list[int]] = {}
-        for position, header in enumerate(self.fields):
-            found.setdefault(header.name.strip(b" \t").lower(), []).append(position)
-        return {name: tuple(positions) for name, positions in found.items()}
 
     def all(self, name: bytes) -> tuple[HeaderField, ...]:
         """Every field of that (lower-case) name, top first."""
@@ -168,8 +168,7 @@ class Message:
 NO_MESSAGE = Message()
 
 
-@dataclass(frozen=True, slots=True)
-class Transaction:
+class Transaction(NamedTuple):
     """All facts and results of one transaction at one stage."""
 
     connection: Connection = Connection()
@@ -180,7 +179,7 @@ class Transaction:
     queue_id: str = ""
     results: tuple[AuthResult, ...] = ()
     findings: tuple[tuple[Stage, Finding], ...] = ()
-    refused_recipients: int = field(default=0, compare=False)
+    refused_recipients: int = 0
 
     def results_of(self, method: str) -> tuple[AuthResult, ...]:
         """Results of one method, in their order."""

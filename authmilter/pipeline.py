@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from authmilter.addresses import author
@@ -49,43 +49,41 @@ class Pipeline:
         """Is there anything to run at that stage?"""
         return bool(self._checks[stage])
 
-    # -- methods ------------------------------------------------------------------------------------------------------
+    # -- methods: coroutines that are to be started at once -----------------------------------------------------------
 
     def iprev(self, tx: Transaction) -> Coroutine[Any, Any, AuthResult]:
         """Reverse DNS of the client."""
-        return self._method("iprev", lambda: iprev.check(tx.connection, self.dns, self.config.iprev))
+        return self._method("iprev", iprev.check(tx.connection, self.dns, self.config.iprev))
 
     def spf_helo(self, tx: Transaction) -> Coroutine[Any, Any, AuthResult]:
         """SPF of the HELO identity."""
         return self._method(
             "spf_helo",
-            lambda: spf.check_helo(tx.connection, tx.helo, tx.helo_domain, self.dns, self.config.spf, self._spf_cache),
+            spf.check_helo(tx.connection, tx.helo, tx.helo_domain, self.dns, self.config.spf, self._spf_cache),
         )
 
     def spf(self, tx: Transaction) -> Coroutine[Any, Any, AuthResult]:
         """SPF of the MAIL FROM identity."""
         return self._method(
             "spf",
-            lambda: spf.check_mail_from(
+            spf.check_mail_from(
                 tx.connection, tx.helo, tx.helo_domain, tx.envelope, self.dns, self.config.spf, self._spf_cache
             ),
         )
 
-    async def dkim(self, tx: Transaction, signatures: tuple[dkim.Signature, ...]) -> list[AuthResult]:
+    def dkim(self, tx: Transaction, signatures: tuple[dkim.Signature, ...]) -> Coroutine[Any, Any, list[AuthResult]]:
         """Every signature of the message."""
-        return await self._guard(
+        return self._guard(
             "dkim",
-            lambda: dkim.verify(
-                tx.message, signatures, self.dns, self.clock(), self.config.dkim, self.unexpected("dkim")
-            ),
-            lambda reason: [AuthResult("dkim", Result.TEMPERROR, reason=reason)],
+            dkim.verify(tx.message, signatures, self.dns, self.clock(), self.config.dkim, self.unexpected("dkim")),
+            lambda result: [result],
         )
 
-    async def arc(self, tx: Transaction, chain: arc.Chain) -> arc.ArcResult:
+    def arc(self, tx: Transaction, chain: arc.Chain) -> Coroutine[Any, Any, arc.ArcResult]:
         """The chain of sealers."""
-        return await self._guard(
+        return self._guard(
             "arc",
-            lambda: arc.verify(
+            arc.verify(
                 chain,
                 tx.message,
                 self.dns,
@@ -94,7 +92,7 @@ class Pipeline:
                 str(tx.connection.client_ip or ""),
                 self.unexpected("arc"),
             ),
-            lambda reason: arc.ArcResult(AuthResult("arc", Result.TEMPERROR, reason=reason)),
+            arc.ArcResult,
         )
 
     async def dmarc(self, tx: Transaction) -> AuthResult:
@@ -103,7 +101,7 @@ class Pipeline:
         async def evaluate() -> AuthResult:
             return (await dmarc.evaluate(author(tx.message), tx.results, self.dns)).result
 
-        return await self._method("dmarc", evaluate)
+        return await self._method("dmarc", evaluate())
 
     def unexpected(self, name: str) -> Callable[[str], None]:
         """What to call with a sentence while handling an exception that nobody expected: it is logged and counted."""
@@ -114,20 +112,20 @@ class Pipeline:
 
         return note
 
-    async def _method(self, name: str, work: Callable[[], Awaitable[AuthResult]]) -> AuthResult:
-        return await self._guard(name, work, lambda reason: AuthResult(name, Result.TEMPERROR, reason=reason))
+    def _method(self, name: str, work: Coroutine[Any, Any, AuthResult]) -> Coroutine[Any, Any, AuthResult]:
+        return self._guard(name, work, lambda result: result)
 
-    async def _guard(self, name: str, work: Callable[[], Awaitable[R]], failed: Callable[[str], R]) -> R:
-        """Time the work; whatever it raises becomes a temperror.  Begun here, so that one cancelled before is no loose end."""
+    async def _guard(self, name: str, work: Coroutine[Any, Any, R], failed: Callable[[AuthResult], R]) -> R:
+        """Time the work; whatever it raises becomes a temperror."""
         started = time.perf_counter()
         try:
-            return await work()
+            return await work
         except TempError as error:
             self.observer.check_error(name, "temperror")
-            return failed(str(error))
+            return failed(AuthResult(name, Result.TEMPERROR, reason=str(error)))
         except Exception:
             self.unexpected(name)(f"{name} failed")
-            return failed("internal error")
+            return failed(AuthResult(name, Result.TEMPERROR, reason="internal error"))
         finally:
             self.observer.check_done(name, time.perf_counter() - started)
 

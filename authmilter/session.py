@@ -12,14 +12,15 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
+from authmilter import eager
 from authmilter.addresses import author, is_from, parse_path, to_ascii_domain
 from authmilter.auth import arc, dkim, dmarc, results_header
 from authmilter.auth.signing import Choice, SigningError
-from authmilter.check import Check
+from authmilter.check import METHODS, Check
 from authmilter.config.schema import Config
 from authmilter.evidence import AuthResult, Finding, Result
 from authmilter.files import Files
@@ -107,7 +108,7 @@ class Session:
         self._early: Ruling | None = None  # a refusal that `enforce = no` did not carry out
         self._early_stage = Stage.CONNECT
         self._refused: Ruling | None = None  # the newest refusal of a recipient
-        self._methods: dict[str, asyncio.Task[AuthResult]] = {}
+        self._methods: dict[str, asyncio.Future[AuthResult]] = {}
         self._waiting: list[tuple[Stage, asyncio.Task[list[Finding]]]] = []
         self._trusted_relay = False
         self._internal = False
@@ -161,7 +162,7 @@ class Session:
             mta_name=_text(macros.get(b"j", b"")),
             daemon_name=_text(macros.get(b"{daemon_name}", b"")),
         )
-        self.tx = self._greeted = replace(self.tx, connection=connection)
+        self.tx = self._greeted = Transaction(connection)
         networks = self._config.networks
         self._trusted_relay = _within(client_ip, networks.trusted_relays)
         self._local = local
@@ -177,16 +178,14 @@ class Session:
         if self._in_message:
             self.abort()  # RFC 5321 section 4.1.4
         name = name[:MAX_HELO]
-        self.tx = replace(
-            self.tx,
+        tls = _text(macros.get(b"{tls_version}", b""))
+        self.tx = self.tx._replace(
             helo=name,
             helo_domain=to_ascii_domain(name),
-            results=tuple(r for r in self.tx.results if r.method != "spf_helo"),
-            findings=tuple(entry for entry in self.tx.findings if entry[0] is not Stage.HELO),
+            envelope=self.tx.envelope._replace(tls=tls) if tls else self.tx.envelope,
+            results=tuple([r for r in self.tx.results if r.method != "spf_helo"]),
+            findings=tuple([entry for entry in self.tx.findings if entry[0] is not Stage.HELO]),
         )
-        tls = _text(macros.get(b"{tls_version}", b""))
-        if tls:
-            self.tx = replace(self.tx, envelope=replace(self.tx.envelope, tls=tls))
         if not self._internal and not self._trusted_relay:
             self._begin("spf_helo", self._config.spf.enabled and self._config.spf.helo, self.rules.pipeline.spf_helo)
         verdict = await self._stage(Stage.HELO)
@@ -206,14 +205,13 @@ class Session:
         pickup = client_ip is not None and client_ip.is_loopback and self.tx.connection.client_port == 0
         local = self._local or pickup
         outbound = bool(auth_user) or self._internal or local
-        envelope = replace(
-            self.tx.envelope,
+        envelope = self.tx.envelope._replace(
             reverse_path=parse_path(args[0] if args else b""),
             auth_user=auth_user,
             direction=Direction.OUTBOUND if outbound else Direction.INBOUND,
             local_submission=local and not auth_user,
         )
-        self.tx = replace(self.tx, envelope=envelope, queue_id=_text(macros.get(b"i", b"")))
+        self.tx = self.tx._replace(envelope=envelope, queue_id=_text(macros.get(b"i", b"")))
         if not outbound and not self._trusted_relay:
             self._begin("spf", self._config.spf.enabled, self.rules.pipeline.spf)
         return await self._stage(Stage.MAIL)
@@ -227,11 +225,11 @@ class Session:
         envelope = self.tx.envelope
         path = parse_path(args[0] if args else b"") or Mailbox(b"", b"", "")
         if len(envelope.forward_paths) < MAX_RECIPIENTS:
-            envelope = replace(envelope, forward_paths=(*envelope.forward_paths, path))
-        self.tx = replace(self.tx, envelope=envelope, queue_id=_text(macros.get(b"i", b"")) or self.tx.queue_id)
+            envelope = envelope._replace(forward_paths=(*envelope.forward_paths, path))
+        self.tx = self.tx._replace(envelope=envelope, queue_id=_text(macros.get(b"i", b"")) or self.tx.queue_id)
         verdict = await self._stage(Stage.RCPT)
         if verdict.action in _REFUSING:
-            self.tx = replace(before, refused_recipients=before.refused_recipients + 1)
+            self.tx = before._replace(refused_recipients=before.refused_recipients + 1)
             if verdict.reply:
                 self.rules.observer.recipient_refused(verdict.reply.code)
         return verdict
@@ -258,7 +256,7 @@ class Session:
         """The header section is complete: plan the body hashes, and ask for keys and policies ahead."""
         self._note_queue_id(macros)
         message = Message(tuple(self._fields), oversized=self._oversized)
-        self.tx = replace(self.tx, message=message)
+        self.tx = self.tx._replace(message=message)
         keys: set[BodyHashKey] = set()
         if self.tx.envelope.direction is Direction.OUTBOUND:
             self._choice = self.rules.files.signer.choose(author(message).domains)
@@ -303,7 +301,7 @@ class Session:
             message = Message(tuple(self._fields))  # an MTA that was told not to send EOH
         hashes = self._hashes.finish() if self._hashes is not None else {}
         message = message.with_body(self._body_size, hashes, self._oversized)
-        self.tx = replace(self.tx, message=message)
+        self.tx = self.tx._replace(message=message)
         outbound = self.tx.envelope.direction is Direction.OUTBOUND
         ruling, authentication_results, signed = await (self._outbound() if outbound else self._inbound())
         ruling = self._settle(ruling, Stage.EOM, authentication_results, signed)
@@ -342,17 +340,17 @@ class Session:
     def _begin(self, name: str, enabled: bool, method: Callable[[Transaction], Any]) -> None:
         self._cancel(name)
         if enabled:
-            self._methods[name] = asyncio.create_task(method(self.tx))
+            self._methods[name] = eager.start(method(self.tx))
 
     def _cancel(self, name: str) -> None:
-        task = self._methods.pop(name, None)
-        if task is not None and not task.done():
-            task.cancel()
+        future = self._methods.pop(name, None)
+        if future is not None:
+            future.cancel()
 
     def _note_queue_id(self, macros: Mapping[bytes, bytes]) -> None:
         queue_id = macros.get(b"i")
         if queue_id and not self.tx.queue_id:
-            self.tx = replace(self.tx, queue_id=_text(queue_id))
+            self.tx = self.tx._replace(queue_id=_text(queue_id))
 
     def _too_large(self, what: str) -> None:
         if not self._oversized:
@@ -396,21 +394,19 @@ class Session:
 
     async def _gather(self, timeout: float) -> None:  # noqa: ASYNC109  late tasks go on, they are not cancelled
         """Take in the results of methods and checks that are under way, for at most `timeout` seconds."""
-        tasks: list[asyncio.Task[Any]] = [*self._methods.values(), *(task for _, task in self._waiting)]
-        if not all(task.done() for task in tasks):
-            await asyncio.sleep(0)  # those that need nothing from outside are through then, which is nearly all
-            pending = [task for task in tasks if not task.done()]
-            if pending:
-                await asyncio.wait(pending, timeout=timeout)
+        started: list[asyncio.Future[Any]] = [*self._methods.values(), *(task for _, task in self._waiting)]
+        pending = [future for future in started if not future.done()]
+        if pending:
+            await asyncio.wait(pending, timeout=timeout)
         done = {r.method for r in self.tx.results}
         results = []
         for name in ("iprev", "spf_helo", "spf"):
-            task = self._methods.get(name)
-            if task is None or name in done:
+            future = self._methods.get(name)
+            if future is None or name in done:
                 continue
             if name == "spf_helo" and self._in_message and self.tx.envelope.reverse_path is None:
                 continue  # RFC 7208 section 2.4: the null reverse-path is postmaster@HELO, which `spf` then looks at
-            results.append(self._result_of(name, task))
+            results.append(self._result_of(name, future))
         for stage, check_task in self._waiting:
             if check_task.done() and not check_task.cancelled():
                 found = check_task.result()
@@ -420,14 +416,14 @@ class Session:
             self._add(stage, found)
             if stage < Stage.MAIL:  # it concerns every message of the session
                 entries = tuple((stage, finding) for finding in found)
-                self._greeted = replace(self._greeted, findings=self._greeted.findings + entries)
+                self._greeted = self._greeted._replace(findings=self._greeted.findings + entries)
         self._waiting = []
         if results:
             self._add_results(results)
 
-    def _result_of(self, name: str, task: asyncio.Task[AuthResult]) -> AuthResult:
-        if task.done() and not task.cancelled():
-            return task.result()
+    def _result_of(self, name: str, future: "asyncio.Future[AuthResult]") -> AuthResult:
+        if future.done() and not future.cancelled():
+            return future.result()
         # Not cancelled: a DNS answer that comes later still serves the next message.
         path = self.tx.envelope.reverse_path
         domain = "" if name == "iprev" else self.tx.helo_domain
@@ -438,14 +434,14 @@ class Session:
     def _add(self, stage: Stage, found: Sequence[Finding]) -> None:
         if not found:
             return
-        self.tx = replace(self.tx, findings=self.tx.findings + tuple((stage, finding) for finding in found))
+        self.tx = self.tx._replace(findings=self.tx.findings + tuple((stage, finding) for finding in found))
         for finding in found:
             self.rules.observer.finding(finding.symbol)
 
     def _add_results(self, results: Sequence[AuthResult]) -> None:
-        self.tx = replace(self.tx, results=self.tx.results + tuple(results))
+        self.tx = self.tx._replace(results=self.tx.results + tuple(results))
         for result in results:
-            self.rules.observer.auth_result(result.method, result.result.value)
+            self.rules.observer.auth_result(result.method, result.result)
 
     async def _inbound(self) -> tuple[Ruling, str, str]:
         started = time.perf_counter()
@@ -469,37 +465,47 @@ class Session:
             edits += self._seal(value)
             # RFC 8601 section 5: on top of all fields, so it is inserted last.
             edits.append(HeaderEdit("insert", 0, "Authentication-Results", value))
-        ruling = replace(ruling, verdict=replace(ruling.verdict, edits=tuple(edits)))
+        ruling = ruling._replace(verdict=ruling.verdict._replace(edits=tuple(edits)))
         self.rules.observer.stage_done(Stage.EOM, time.perf_counter() - started)
         return ruling, value, ""
 
     async def _authenticate(self, timeout: float) -> None:  # noqa: ASYNC109  what is late becomes a temperror
-        """DKIM, and DMARC on top of it."""
+        """DKIM, ARC, and DMARC on top of them."""
         missing = [method for method in ("dkim", "arc", "dmarc") if getattr(self._config, method).enabled]
         if not self._chain.present and "arc" in missing:
             missing.remove("arc")
-        try:
-            async with asyncio.timeout(timeout):
-                if self._config.dkim.enabled:
-                    self._add_results(await self.rules.pipeline.dkim(self.tx, self._signatures))
-                    missing.remove("dkim")
-                if "arc" in missing:
-                    self._arc = await self.rules.pipeline.arc(self.tx, self._chain)
-                    self._add_results([self._arc.result])
-                    missing.remove("arc")
-                if self._config.dmarc.enabled:
-                    self._add_results([await self.rules.pipeline.dmarc(self.tx)])
-                    missing.remove("dmarc")
-        except TimeoutError:
-            # With their domains: whether a temporary failure matters to DMARC hangs on whose it is.
-            domains = {"dkim": [s.domain for s in self._signatures] or [""]}
-            self._add_results(
-                [
-                    AuthResult(name, Result.TEMPERROR, domain, reason=LATE)
-                    for name in missing
-                    for domain in domains.get(name, [""])
-                ]
-            )
+        work = eager.start(self._verify(missing))
+        if not work.done():
+            try:
+                await asyncio.wait((work,), timeout=timeout)
+            finally:
+                work.cancel()
+        if work.done():
+            work.result()
+            return
+        # With their domains: whether a temporary failure matters to DMARC hangs on whose it is.
+        domains = {"dkim": [s.domain for s in self._signatures] or [""]}
+        self._add_results(
+            [
+                AuthResult(name, Result.TEMPERROR, domain, reason=LATE)
+                for name in missing
+                for domain in domains.get(name, [""])
+            ]
+        )
+
+    async def _verify(self, missing: list[str]) -> None:
+        """Run those methods, in their order; what is done leaves the list."""
+        pipeline = self.rules.pipeline
+        for method in tuple(missing):
+            if method == "dkim":
+                results = await pipeline.dkim(self.tx, self._signatures)
+            elif method == "arc":
+                self._arc = await pipeline.arc(self.tx, self._chain)
+                results = [self._arc.result]
+            else:
+                results = [await pipeline.dmarc(self.tx)]
+            self._add_results(results)
+            missing.remove(method)
 
     async def _outbound(self) -> tuple[Ruling, str, str]:
         started = time.perf_counter()
@@ -515,7 +521,7 @@ class Session:
         else:
             signatures, signed = self._sign()
             edits += signatures
-        ruling = replace(ruling, verdict=replace(ruling.verdict, edits=tuple(edits)))
+        ruling = ruling._replace(verdict=ruling.verdict._replace(edits=tuple(edits)))
         self.rules.observer.stage_done(Stage.EOM, time.perf_counter() - started)
         return ruling, "", signed
 
@@ -581,8 +587,8 @@ class Session:
         """The transaction has its final verdict: log and count it; without `enforce` it is accepted all the same."""
         edits = ruling.verdict.edits
         if self._early is not None and not ruling.enforce:
-            ruling, stage = replace(self._early, scored=ruling.scored), self._early_stage
-            ruling = replace(ruling, verdict=replace(ruling.verdict, edits=edits))
+            ruling, stage = self._early._replace(scored=ruling.scored), self._early_stage
+            ruling = ruling._replace(verdict=ruling.verdict._replace(edits=edits))
         self._early = None
         verdict = ruling.verdict
         inbound = self.tx.envelope.direction is Direction.INBOUND
@@ -594,7 +600,7 @@ class Session:
         if self._on_outcome:
             self._on_outcome(Outcome(ruling, stage, self.tx, self.reference, authentication_results, signed))
         if not ruling.enforce and verdict.action not in (Action.ACCEPT, Action.TAG):
-            return replace(ruling, verdict=Verdict(Action.ACCEPT, edits=edits, because=verdict.because))
+            return ruling._replace(verdict=Verdict(Action.ACCEPT, edits=edits, because=verdict.because))
         return ruling
 
     def _our_ids(self) -> frozenset[str]:
@@ -619,19 +625,19 @@ class Session:
         }
         if envelope.auth_user:
             fields["auth_user"] = envelope.auth_user[:128]
-        for method in ("iprev", "spf_helo", "spf", "dkim", "arc", "dmarc"):
-            words = [r.result.value for r in tx.results if r.method == method]
-            if words:
-                fields[method] = ",".join(words)
-        scored = dict(ruling.scored)
-        symbols = [f"{finding.symbol}({scored.get(finding.symbol, 0):g})" for _, finding in tx.findings]
-        symbols += [f"{s}({w:g})" for s, w in scored.items() if not any(f.symbol == s for _, f in tx.findings)]
-        overrides = [r.properties[OVERRIDE] for r in tx.results if OVERRIDE in r.properties]
+        methods = dict.fromkeys(METHODS, "")  # in the order in which they stand in the line
+        overrides = []
+        for result in tx.results:
+            words = methods.get(result.method)
+            methods[result.method] = f"{words},{result.result}" if words else result.result
+            if OVERRIDE in result.properties:
+                overrides.append(result.properties[OVERRIDE])
+        fields |= {method: results for method, results in methods.items() if results}
         if overrides:
             fields["override"] = ",".join(overrides)
         fields["score"] = verdict.score
-        fields["symbols"] = ",".join(symbols[:50])
-        fields["action"] = verdict.action.value
+        fields["symbols"] = _symbols(tx, ruling) if tx.findings or ruling.scored else ""
+        fields["action"] = verdict.action
         fields["because"] = ",".join(verdict.because[:10])
         fields["stage"] = stage.label
         if not ruling.enforce:
@@ -646,6 +652,15 @@ class Session:
             fields["oversized"] = self._oversized
         fields["ms"] = round((time.perf_counter() - self._started) * 1000, 1)
         message_line(fields)
+
+
+def _symbols(tx: Transaction, ruling: Ruling) -> str:
+    """Findings and weighed results with their weights, for the log."""
+    scored = dict(ruling.scored)
+    found = {finding.symbol for _, finding in tx.findings}
+    symbols = [f"{finding.symbol}({scored.get(finding.symbol, 0):g})" for _, finding in tx.findings]
+    symbols += [f"{symbol}({weight:g})" for symbol, weight in scored.items() if symbol not in found]
+    return ",".join(symbols[:50])
 
 
 def _spam_fields(ruling: Ruling) -> list[HeaderEdit]:

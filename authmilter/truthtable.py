@@ -109,7 +109,7 @@ def _outcome(policy: Policy, spf: Result, dkim: Result, published: str, other: s
         findings = ((Stage.CONNECT, Finding("dnsbl_example")),)
     elif other == "score over tag":
         findings = ((Stage.EOM, Finding(_HEAVY)),)
-    verdict = policy.judge(replace(tx, results=tuple(results), findings=findings), Stage.EOM, "").verdict
+    verdict = policy.judge(tx._replace(results=tuple(results), findings=findings), Stage.EOM, "").verdict
     if verdict.reply:
         return f"{verdict.reply.code} {verdict.reply.enhanced}"
     return verdict.action.value

@@ -1,7 +1,7 @@
 """What is decided: an action, the SMTP reply, and the edits to the header section."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Action(StrEnum):
@@ -16,8 +16,7 @@ class Action(StrEnum):
     DISCARD = "discard"  # accept and deliver to nobody
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """An SMTP reply with its enhanced status code (RFC 5321 section 4.2, RFC 3463)."""
 
     code: int
@@ -25,24 +24,22 @@ class Reply:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class HeaderEdit:
+class HeaderEdit(NamedTuple):
     """One edit to the header section, carried out in the order given.
 
-    * ``insert``: put the field at `index`, counted from the top (0 is above everything).
+    * ``insert``: put the field at `at`, counted from the top (0 is above everything).
     * ``add``: put the field at the end of the header section.
-    * ``delete``: take away occurrence `index` (from 1) of the fields of that name.
+    * ``delete``: take away occurrence `at` (from 1) of the fields of that name.
     `value` comes without the blank after the colon and folds with LF, as the milter protocol has it.
     """
 
     op: str
-    index: int
+    at: int
     name: str
     value: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """The decision at one stage; `because` names the symbols that led to it."""
 
     action: Action

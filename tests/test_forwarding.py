@@ -149,14 +149,14 @@ class TestRecipients:
 def test_strict_excuses_an_spf_fail_at_mail() -> None:
     config = replace(BY_NETWORK, policy=PolicyOptions(preset="strict"))
     policy = Policy(config, ())
-    tx = replace(failed(rcpts=()), results=(AuthResult("spf", F, "author.example"),))
+    tx = failed(rcpts=())._replace(results=(AuthResult("spf", F, "author.example"),))
     assert policy.judge(tx, Stage.MAIL, "am-1").verdict.action.value == "reject"
     assert policy.judge(with_override(tx, config), Stage.MAIL, "am-1").verdict.action.value == "continue"
 
 
 def test_an_spf_fail_without_dmarc_is_excused_too() -> None:
     tx = failed()
-    tx = replace(tx, results=(*tx.results[:-1], AuthResult("dmarc", N, "author.example")))
+    tx = tx._replace(results=(*tx.results[:-1], AuthResult("dmarc", N, "author.example")))
     annotated = with_override(tx, BY_NETWORK)
     assert annotated.results[1].properties["policy.override"] == "trusted_forwarder"
     assert Policy(BY_NETWORK, ()).judge(annotated, Stage.EOM, "am-1").verdict.action.value == "accept"
@@ -182,7 +182,7 @@ class TestDmarcOverride:
 
     def test_stricter(self) -> None:
         tx = failed(spf=N)
-        tx = replace(tx, results=(*tx.results[:-1], replace(tx.results[-1], properties={"policy.dmarc": "none"})))
+        tx = tx._replace(results=(*tx.results[:-1], tx.results[-1]._replace(properties={"policy.dmarc": "none"})))
         config = Config(dmarc_overrides={"author.example": DmarcOverride(policy="reject")})
         assert outcome(tx, config) == ("reject", "local_policy")
         assert outcome(tx, Config()) == ("accept", "")

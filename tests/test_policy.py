@@ -5,13 +5,15 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from authmilter.check import all_checks
+from authmilter.check import METHODS, all_checks
 from authmilter.config.schema import Config, Dkim, Dmarc, RecipientPolicy, Spf, Weight
 from authmilter.config.schema import Policy as PolicyOptions
 from authmilter.evidence import AuthResult, Finding, Result
 from authmilter.model import Connection, Envelope, Mailbox, Stage, Transaction
-from authmilter.policy import Policy, Ruling
+from authmilter.policy import Policy, Rules, Ruling
 from authmilter.verdict import Action
 
 P, F, S, N, T = Result.PASS, Result.FAIL, Result.SOFTFAIL, Result.NONE, Result.TEMPERROR
@@ -90,7 +92,7 @@ def test_the_dmarc_reply_names_dmarc_the_domain_and_the_reference() -> None:
 
 
 def test_strict_refuses_an_spf_fail_at_mail_and_balanced_does_not() -> None:
-    tx = replace(evidence(spf=F), envelope=Envelope())
+    tx = evidence(spf=F)._replace(envelope=Envelope())
     strict = Policy(Config(policy=PolicyOptions(preset="strict")), ())
     assert strict.acts_at(Stage.MAIL)
     assert shown(strict.judge(tx, Stage.MAIL, "am-1")) == "550 5.7.23"
@@ -174,6 +176,64 @@ class TestOnTemperror:
         assert shown(judge(evidence(spf=N, dkim=[N], dmarc=T), config=config)) == "accept"
 
 
+def looking_twice(rules: Rules) -> Rules:
+    """The same rules, for which every result may matter: nothing is then accepted without a second look."""
+    return replace(rules, telling=frozenset((method, result) for method in METHODS for result in Result))
+
+
+class TestTheUsualMessage:
+    SYMBOLS = sorted({f"{m}_{r}{end}" for m in METHODS for r in Result for end in ("", "_excused")} | {"helo_literal"})
+    WEIGHTS: Sequence[Weight] = (*Action, 0.0, 0.0001, -2.0, 4.0, 6.5)
+    THRESHOLDS = st.sampled_from([None, 12.0, 5.0, 1.0, 0.0, -1.0])
+
+    @given(
+        preset=st.sampled_from(["observe", "balanced", "strict"]),
+        thresholds=st.tuples(THRESHOLDS, THRESHOLDS, THRESHOLDS),
+        scores=st.dictionaries(st.sampled_from(SYMBOLS), st.sampled_from(WEIGHTS), max_size=6),
+        results=st.lists(st.tuples(st.sampled_from(METHODS), st.sampled_from(Result)), min_size=1, max_size=6),
+        override=st.sampled_from(["", "", "trusted_forwarder", "mailing_list", "local_policy"]),
+        findings=st.sampled_from([(), (), ((Stage.HELO, Finding("helo_literal")),)]),
+        stage=st.sampled_from([Stage.CONNECT, Stage.MAIL, Stage.RCPT, Stage.EOM]),
+    )
+    def test_it_is_judged_as_by_the_whole_rules(
+        self,
+        preset: str,
+        thresholds: tuple[float | None, float | None, float | None],
+        scores: dict[str, Weight],
+        results: list[tuple[str, Result]],
+        override: str,
+        findings: tuple[tuple[Stage, Finding], ...],
+        stage: Stage,
+    ) -> None:
+        tag, quarantine, reject = thresholds
+        options = PolicyOptions(preset=preset, tag=tag, quarantine=quarantine, reject=reject)  # type: ignore[arg-type]
+        config = Config(policy=options, policy_set=frozenset({"tag", "quarantine", "reject"}), scores=scores)
+        policy, thorough = Policy(config, all_checks()), Policy(config, all_checks())
+        thorough.common = looking_twice(thorough.common)
+        properties = {"policy.dmarc": "reject"} | ({"policy.override": override} if override else {})
+        tx = Transaction(
+            results=tuple(AuthResult(method, result, "example.org", properties) for method, result in results),
+            findings=findings,
+        )
+        assert policy.judge(tx, stage, "am-1") == thorough.judge(tx, stage, "am-1")
+
+    @pytest.mark.parametrize(("tag", "expected"), [(0.0, "tag"), (-1.0, "tag"), (0.001, "accept"), (None, "accept")])
+    def test_a_threshold_of_nothing_is_reached_by_nothing(self, tag: float | None, expected: str) -> None:
+        config = Config(policy=PolicyOptions(tag=tag), policy_set=frozenset({"tag"}))
+        assert shown(judge(evidence(), config=config)) == expected
+        assert shown(judge(Transaction(), config=config)) == expected
+
+    def test_a_reject_threshold_of_nothing_replies_with_the_reference(self) -> None:
+        config = Config(policy=PolicyOptions(reject=0.0), policy_set=frozenset({"reject"}))
+        reply = judge(evidence(), config=config).verdict.reply
+        assert reply is not None
+        assert reply.text == "Message looks like spam [am-1]"
+
+    def test_a_pass_may_weigh_too(self) -> None:
+        assert judge(evidence(), scores={"dkim_pass": -1.0}).verdict.score == -1.0
+        assert shown(judge(evidence(), scores={"iprev_pass": Action.TEMPFAIL})) == "451 4.7.1"
+
+
 class TestRecipients:
     CONFIG = Config(
         recipient_policies={
@@ -186,14 +246,14 @@ class TestRecipients:
 
     def to(self, *addresses: str) -> Transaction:
         paths = tuple(evidence(rcpt=address).envelope.forward_paths[0] for address in addresses)
-        return replace(self.SPOOF, envelope=Envelope(forward_paths=paths))
+        return self.SPOOF._replace(envelope=Envelope(forward_paths=paths))
 
     def test_a_domain_has_its_own_preset(self) -> None:
         assert shown(judge(self.to("u@mild.example"), config=self.CONFIG)) == "accept"
         assert shown(judge(self.to("u@other.example"), config=self.CONFIG)) == "550 5.7.23"
 
     def test_a_domain_has_its_own_thresholds(self) -> None:
-        tx = replace(evidence(rcpt="u@eager.example"), findings=((Stage.EOM, Finding("helo_literal", strength=2.0)),))
+        tx = evidence(rcpt="u@eager.example")._replace(findings=((Stage.EOM, Finding("helo_literal", strength=2.0)),))
         assert shown(judge(tx, config=self.CONFIG)) == "554 5.7.1"
 
     def test_the_mildest_policy_decides_for_several_recipients(self) -> None:
@@ -204,14 +264,25 @@ class TestRecipients:
         assert not ruling.enforce
         assert judge(self.to("u@eager.example"), config=self.CONFIG).enforce
 
+    def test_another_mailbox_of_a_domain_has_the_common_policy_where_the_domain_has_none(self) -> None:
+        only_boss = Config(
+            recipient_policies={
+                "boss@eager.example": RecipientPolicy(enforce=False, given=frozenset({"enforce"})),
+                "other.example": RecipientPolicy(preset="observe", given=frozenset({"preset"})),
+            }
+        )
+        assert not judge(self.to("boss@eager.example"), config=only_boss).enforce
+        assert judge(self.to("u@eager.example"), config=only_boss).enforce
+        assert shown(judge(self.to("u@eager.example", "u@eager.example"), config=only_boss)) == "550 5.7.23"
+        assert shown(judge(self.to("boss@other.example"), config=only_boss)) == "accept"
+
     def test_no_refusal_at_mail_where_a_recipient_may_want_the_mail(self) -> None:
         config = replace(self.CONFIG, policy=PolicyOptions(preset="strict"))
         assert not Policy(config, ()).acts_at(Stage.MAIL)
 
 
 def test_a_forged_domain_in_a_reply_can_not_carry_control_characters() -> None:
-    tx = replace(
-        evidence(),
+    tx = evidence()._replace(
         results=(
             AuthResult("spf", F, "evil\r\n250 ok\x00\x1b[0m"),
             AuthResult("dmarc", N, "x"),

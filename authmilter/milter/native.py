@@ -1,18 +1,20 @@
 """The engine of our own: the milter protocol on an asyncio event loop, uvloop's for preference.
 
-A connection is one task that reads packets in their order and waits only for the session.  Replies are gathered and
-leave in one write when there is nothing left to read: two small writes in a row would wait for each other over TCP
-(Nagle's algorithm against delayed acknowledgement, 44 ms).
+What arrives is dealt with where it arrives, without a task, unless the session has to wait for something.  Replies are
+gathered and leave in one write when what was read is dealt with: two small writes in a row would wait for each other
+over TCP (Nagle's algorithm against delayed acknowledgement, 44 ms).
 """
 
 import asyncio
 import inspect
 import logging
 import socket
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
+from authmilter import eager
 from authmilter.milter import Session, wire
 from authmilter.milter.dialogue import Dialogue
 from authmilter.milter.engine import Engine
@@ -34,10 +36,12 @@ class NativeEngine(Engine["_Connection"]):
         self._backlog = backlog
         self._servers: list[asyncio.Server] = []
         self._sweeper: asyncio.TimerHandle | None = None
+        self.time: Callable[[], float] = time.monotonic
 
     async def serve(self, sockets: Sequence[socket.socket]) -> None:
         """Start to accept on sockets that are bound and listen; other processes may accept on them too."""
         loop = asyncio.get_running_loop()
+        self.time = loop.time
         for sock in sockets:
             sock.setblocking(False)
             if sock.family == socket.AF_UNIX:
@@ -71,8 +75,8 @@ class NativeEngine(Engine["_Connection"]):
             connection.leave()
         cut = await self._until_empty(timeout)
         tasks = [connection.task for connection in self._connections if connection.task is not None]
-        for task in tasks:
-            task.cancel()
+        for connection in tuple(self._connections):
+            connection.end()
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._sweeper is not None:
             self._sweeper.cancel()
@@ -99,14 +103,14 @@ class _Connection(asyncio.Protocol):
         "_inbox",
         "_inbox_size",
         "_macros",
+        "_over",
         "_packets",
         "_paused",
         "_quick",
         "_replies",
+        "_stuck",
         "_timer",
         "_transport",
-        "_waiter",
-        "_write_waiter",
         "task",
     )
 
@@ -116,15 +120,15 @@ class _Connection(asyncio.Protocol):
         self._macros = Macros()
         self._packets = wire.Packets()
         self._chosen: wire.Options | None = None  # until the MTA has made its offer
-        self._inbox: deque[bytes] = deque()
+        self._inbox: deque[bytes] = deque()  # what waits for a busy session
         self._inbox_size = 0
         self._replies: list[bytes] = []
-        self._waiter: asyncio.Future[None] | None = None  # the task waits for the MTA
-        self._write_waiter: asyncio.Future[None] | None = None  # the MTA does not read our replies
+        self._stuck = False  # the MTA does not read our replies
         self._paused = False
         self._gone = False
+        self._over = False
         self._heard = 0.0
-        self.task: asyncio.Task[None] | None = None
+        self.task: asyncio.Future[bool] | None = None  # the session is busy with what was heard
 
     # -- what the transport tells --
 
@@ -132,104 +136,129 @@ class _Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
         sock = transport.get_extra_info("socket")
         self._quick = sock if sock.family != socket.AF_UNIX else None
+        self._heard = self._engine.time()
         self._engine.opened(self)
-        loop = asyncio.get_running_loop()
-        self._heard = loop.time()
-        self.task = loop.create_task(self._serve())
 
     def data_received(self, data: bytes) -> None:
-        self._heard = asyncio.get_running_loop().time()
+        self._heard = self._engine.time()
         if self._quick is not None:
             # Postfix writes a message in several pieces and holds the next back until the last is acknowledged (Nagle):
             # where nothing is to be answered, the kernel would wait 40 ms with that.  It forgets this at every read.
             self._quick.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        if self.task is None and not self._stuck:
+            self._proceed(data)
+            return
         self._inbox.append(data)
         self._inbox_size += len(data)
-        if self._waiter is not None:
-            self._waiter.set_result(None)
-            self._waiter = None
-        elif self._inbox_size > _QUEUE and not self._paused:
+        if self._inbox_size > _QUEUE and not self._paused:
             self._paused = True
             self._transport.pause_reading()
 
     def pause_writing(self) -> None:
-        self._write_waiter = asyncio.get_running_loop().create_future()
+        self._stuck = True
 
     def resume_writing(self) -> None:
-        waiter, self._write_waiter = self._write_waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        self._stuck = False
+        if self.task is None and not self._over:
+            self._go_on()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  why it was lost changes nothing
         self._gone = True
-        if self.task is not None:
-            self.task.cancel()
+        self.end()
 
     # -- what the engine asks --
 
     def leave(self) -> None:
         """Close if the MTA has no SMTP session here: it said that the next one will follow."""
-        if self._chosen is not None and not self._dialogue.begun and self.task is not None:
-            self.task.cancel()
+        if self._chosen is not None and not self._dialogue.begun:
+            self.end()
 
     def leave_if_silent_since(self, limit: float) -> None:
         """Close if the MTA has said nothing since `limit` (time of the loop) while it was its turn."""
-        our_turn = self._waiter is None and self._write_waiter is None
-        if not our_turn and self._heard < limit and self.task is not None:
+        if self.task is None and self._heard < limit:
             _log.info("milter connection closed: nothing heard for %g s", self._engine.idle_timeout)
+            self.end()
+
+    def end(self) -> None:
+        """Close: at once, or as soon as the session, which is busy, has taken note."""
+        if self.task is not None:
             self.task.cancel()
+        else:
+            self._close()
 
-    # -- the task --
+    # -- the work --
 
-    async def _serve(self) -> None:
-        """Answer packets until either side ends the connection."""
+    def _proceed(self, data: bytes) -> None:
+        """Deal with what was heard; what needs no waiting is answered before this returns."""
+        while True:
+            work = eager.start(self._work(data))
+            if not work.done():
+                self.task = work
+                work.add_done_callback(self._worked)
+                return
+            if not self._finish(work) or not self._inbox:
+                return
+            data = self._next()
+
+    def _worked(self, work: "asyncio.Future[bool]") -> None:
+        self.task = None
+        if self._finish(work):
+            self._go_on()
+
+    def _finish(self, work: "asyncio.Future[bool]") -> bool:
+        """Send the replies; may what was heard since be dealt with?"""
+        if work.cancelled() or not work.result():
+            self._close()
+            return False
+        self._flush()
+        return not self._stuck
+
+    def _go_on(self) -> None:
+        if self._inbox:
+            self._proceed(self._next())
+        if self._paused and not self._inbox and not self._over:
+            self._paused = False
+            self._transport.resume_reading()
+
+    def _next(self) -> bytes:
+        data = self._inbox.popleft()
+        self._inbox_size -= len(data)
+        return data
+
+    async def _work(self, data: bytes) -> bool:
+        """Answer packets; returns False if the connection is to end."""
         try:
-            while True:
-                if not self._inbox:
-                    await self._listen()
-                data = self._inbox.popleft()
-                self._inbox_size -= len(data)
-                if self._paused and not self._inbox:
-                    self._paused = False
-                    self._transport.resume_reading()
-                for letter, content, cut in self._packets.feed(data):
-                    if letter == wire.HEADER and self._chosen is not None:
-                        self._take_header(content, cut)
-                    elif letter == wire.MACRO and self._chosen is not None:
-                        self._macros.put(content)
-                    elif not await self._take(letter, content, cut):
-                        return
-        except asyncio.CancelledError:
-            pass  # the MTA is gone, was silent for too long, or the drain is over: the end either way
+            for letter, content, cut in self._packets.feed(data):
+                if letter == wire.HEADER and self._chosen is not None:
+                    self._take_header(content, cut)
+                elif letter == wire.MACRO and self._chosen is not None:
+                    self._macros.put(content)
+                elif not await self._take(letter, content, cut):
+                    return False
         except wire.ProtocolError as error:
             _log.warning("milter connection closed: %s", error)
             if self._chosen is not None:
                 self._replies.append(wire.SAY_TEMPFAIL)  # never without an answer
+            return False
         except Exception:
             _log.exception("milter connection closed")
             self._engine.on_failure()
-        finally:
-            if not self._gone:
-                self._flush()
-                if self._write_waiter is None:
-                    self._transport.close()
-                else:
-                    self._transport.abort()  # the MTA does not read: close() would wait for it
-            self._dialogue.close()
-            self._engine.closed(self)
+            return False
+        return True
 
-    async def _listen(self) -> None:
-        """Send the replies, then wait for more of the MTA."""
-        self._flush()
-        if self._write_waiter is not None:
-            await self._write_waiter
-            if self._inbox:
-                return
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+    def _close(self) -> None:
+        if self._over:
+            return
+        self._over = True
+        self._inbox.clear()
+        if not self._gone:
+            self._flush()
+            if self._stuck:
+                self._transport.abort()  # the MTA does not read: close() would wait for it
+            else:
+                self._transport.close()
+        self._dialogue.close()
+        self._engine.closed(self)
 
     def _flush(self) -> None:
         if self._replies:

@@ -299,7 +299,7 @@ def field_value(value: str) -> str:
 
 def field_index(edit: HeaderEdit) -> int:
     """The place of an edit, within what the protocol can say."""
-    return min(max(edit.index, 0), 0x7FFFFFFF)
+    return min(max(edit.at, 0), 0x7FFFFFFF)
 
 
 def say_edit(edit: HeaderEdit, *, leading_space: bool) -> bytes:

@@ -37,7 +37,7 @@ async def test_five_forged_fields_go_and_one_true_one_comes_on_top() -> None:
         message = message.on_top(("Authentication-Results", FORGED), (f"X-{n}", "between"))
     message = message.below(("Authentication-Results", "other.example; dmarc=fail"))
     played = await play(message)
-    assert [edit.index for edit in played.edits("delete", "Authentication-Results")] == [5, 4, 3, 2, 1]
+    assert [edit.at for edit in played.edits("delete", "Authentication-Results")] == [5, 4, 3, 2, 1]
     assert len(played.edits("insert", "Authentication-Results")) == 1
     assert played.words("dmarc") == "fail"
     assert_clean(played, (ATTACKER,))
@@ -88,7 +88,7 @@ async def test_a_u_label_is_our_a_label() -> None:
 async def test_a_blank_beside_the_name_hides_nothing(name: str) -> None:
     played = await play(mail().on_top((name, FORGED), ("Authentication-Results", FORGED)))
     deleted = played.edits("delete", "Authentication-Results")
-    assert [(edit.name.lower(), edit.index) for edit in deleted] == [
+    assert [(edit.name.lower(), edit.at) for edit in deleted] == [
         ("authentication-results", 2),
         ("authentication-results", 1),
     ]
@@ -100,8 +100,8 @@ async def test_the_logo_of_a_victim_goes() -> None:
     logo = f"v=BIMI1; l=https://{VICTIM}/logo.svg"
     message = mail().on_top(("BIMI-Location", logo), ("bimi-indicator", "PHN2Zz4="), ("BIMI-Location", logo))
     played = await play(message)
-    assert [edit.index for edit in played.edits("delete", "BIMI-Location")] == [2, 1]
-    assert [edit.index for edit in played.edits("delete", "BIMI-Indicator")] == [1]
+    assert [edit.at for edit in played.edits("delete", "BIMI-Location")] == [2, 1]
+    assert [edit.at for edit in played.edits("delete", "BIMI-Indicator")] == [1]
     assert_clean(played, (ATTACKER,))
     own = await play(mail("alice@ours.example").on_top(("BIMI-Location", logo)), macros={b"{auth_authen}": b"alice"})
     assert not own.edits("delete", "BIMI-Location"), "what a user of ours writes is for the receiver to remove"
