@@ -69,6 +69,7 @@ _LOCAL_PART = re.compile(
     rb"|[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\x80-\xff-]*+"  # Dot-string, with stray dots as some carriers give them out
 )
 _LITERAL = re.compile(rb"\[[A-Za-z0-9:.-]{1,100}\]")  # RFC 5321 section 4.1.3
+_DOT_STRING = bytes(c for c in range(256) if _LOCAL_PART.fullmatch(bytes([c])))
 
 
 def parse_path(raw: bytes) -> Mailbox | None:
@@ -83,9 +84,20 @@ def parse_path(raw: bytes) -> Mailbox | None:
         return None
     if path.startswith(b"<") and path.endswith(b">"):
         path = path[1:-1]
-    unusable = Mailbox(path[:MAX_PATH], b"", "")
     if len(path) > MAX_PATH:
-        return unusable
+        return Mailbox(path[:MAX_PATH], b"", "")
+    local_part, _, raw_domain = path.rpartition(b"@")
+    if local_part and not local_part.translate(None, _DOT_STRING):
+        # What nearly all paths are: neither a route nor a quote nor another "@".
+        domain = to_ascii_domain(raw_domain)
+        if domain:
+            return Mailbox(local_part, raw_domain, domain)
+    return _parse_path(path)
+
+
+def _parse_path(path: bytes) -> Mailbox:
+    """By the whole grammar: a path without its angle brackets."""
+    unusable = Mailbox(path, b"", "")
     if path.startswith(b"@") and b":" in path:
         # RFC 5321 section 4.1.1.3: a source route is to be accepted and ignored.
         route, _, path = path.partition(b":")
@@ -97,16 +109,18 @@ def parse_path(raw: bytes) -> Mailbox | None:
     at = local.end()
     if at == len(path):
         return Mailbox(path, b"", "")  # RCPT TO:<postmaster>
-    domain = path[at + 1 :]
-    if path[at] != 0x40 or not (to_ascii_domain(domain) or _LITERAL.fullmatch(domain)):
+    raw_domain = path[at + 1 :]
+    domain = to_ascii_domain(raw_domain)
+    if path[at] != 0x40 or not (domain or _LITERAL.fullmatch(raw_domain)):
         return unusable
-    return Mailbox(local[0], domain, to_ascii_domain(domain))
+    return Mailbox(local[0], raw_domain, domain)
 
 
 # ------------------------------------------------------------------------------------------------------------ author
 
 NO_ADDRESS = "no address"
 DIFFER = "parsers may differ"
+UNUSABLE = "domain can't be used"
 
 
 class Author(NamedTuple):
@@ -158,16 +172,19 @@ def _find(message: Message) -> Author:
     Group syntax, though RFC 6854 allows it, and domain literals have no Author Domain that can be looked up.  Sender
     and Resent-From are never looked at.
     """
-    for name in message.index:
-        # "From :" and the like: some programs take it for the From field, others do not see it.
-        if name != b"from" and is_from(name):
-            return Author(problem=DIFFER)
-    fields = message.all(b"from")
-    if not fields:
+    index = message.index
+    names = b"".join(index)
+    if len(names.translate(None, _CONTROLS)) < len(names):
+        for name in index:
+            # "From :" and the like: some programs take it for the From field, others do not see it.
+            if name != b"from" and is_from(name):
+                return Author(problem=DIFFER)
+    positions = index.get(b"from", ())
+    if not positions:
         return Author(problem="no From field")
-    if len(fields) > 1:
-        return Author(problem=f"{len(fields)} From fields")
-    name, value = fields[0]
+    if len(positions) > 1:
+        return Author(problem=f"{len(positions)} From fields")
+    name, value = message.fields[positions[0]]
     if len(name) != 4:
         return Author(problem=DIFFER)
     if len(value) > MAX_FROM:
@@ -190,15 +207,18 @@ _SIMPLE = re.compile(
 )
 
 
-@lru_cache(maxsize=64)  # of one message, checks and methods all ask for the author; at most 4 MB
 def _read(text: bytes) -> Author:
     simple = _SIMPLE.fullmatch(text)
     if simple is not None:
-        local, raw_domain = simple.group(1, 2) if simple[1] is not None else simple.group(3, 4)
-        found = _author([Mailbox(local, raw_domain, to_ascii_domain(raw_domain))], group=False)
-        if b"=?" in text and not found.problem and not _agree(_decoded_readings(text), found.domains[0]):
-            return found._replace(problem=DIFFER)
-        return found
+        local, raw_domain, local_alone, domain_alone = simple.groups()
+        if local is None:
+            local, raw_domain = local_alone, domain_alone
+        domain = to_ascii_domain(raw_domain)
+        mailbox = Mailbox(local, raw_domain, domain)
+        if not domain:
+            return Author((), (mailbox,), UNUSABLE)
+        differ = b"=?" in text and not _agree(_decoded_readings(text), domain)
+        return Author((domain,), (mailbox,), DIFFER if differ else "")
     tokens = _tokens(text)
     parts = None if tokens is None else _parts(tokens)
     if tokens is None or parts is None:
@@ -227,7 +247,7 @@ def _problem(mailboxes: list[Mailbox], domains: tuple[str, ...], group: bool) ->
         return f"more than {MAX_AUTHORS} addresses"
     for mailbox in mailboxes:
         if not mailbox.domain:
-            return "domain literal" if mailbox.raw_domain.startswith(b"[") else "domain can't be used"
+            return "domain literal" if mailbox.raw_domain.startswith(b"[") else UNUSABLE
     return "several domains" if len(domains) > 1 else ""
 
 

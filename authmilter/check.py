@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mappi
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from authmilter.config.schema import Config
 from authmilter.evidence import Finding, Result
@@ -41,8 +41,7 @@ DERIVED = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Tools:
+class Tools(NamedTuple):
     """What a check may use: no globals, no clock of its own.
 
     `now` is in seconds since 1970, `options` the check's own section; `config` is for what concerns all, such as our domains.

@@ -7,6 +7,7 @@ a later turn of the event loop, at some 10 us each.  (Python 3.12 has eager task
 import asyncio
 import types
 from collections.abc import Coroutine, Generator
+from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -33,7 +34,17 @@ def start(coroutine: Coroutine[Any, Any, T]) -> "asyncio.Future[T]":
         failed: asyncio.Future[T] = loop.create_future()
         failed.set_exception(error)
         return failed
-    return loop.create_task(_go_on(coroutine, waited))
+    task = loop.create_task(_go_on(coroutine, waited))
+    task.add_done_callback(partial(_leave, coroutine, waited))
+    return task
+
+
+def _leave(coroutine: Coroutine[Any, Any, Any], waited: Any, _: object) -> None:
+    """A task that was cancelled before its first step has not told the coroutine."""
+    if getattr(coroutine, "cr_frame", None) is not None:
+        coroutine.close()
+        if asyncio.isfuture(waited):
+            waited.cancel()
 
 
 async def _go_on(coroutine: Coroutine[Any, Any, T], waited: Any) -> T:

@@ -8,7 +8,6 @@ All of it is a pure function of the transaction and the configuration.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from authmilter.config.schema import Config, DmarcOverride, Forwarders
 from authmilter.evidence import AuthResult, Result
@@ -30,8 +29,12 @@ def with_override(tx: Transaction, config: Config, sealed: Sequence[AuthResult] 
     `sealed` are the results that a trusted chain of ARC sealers recorded, empty if there is none.  Before DMARC is known
     only SPF can be excused.
     """
-    dmarc = next((r for r in tx.results if r.method == "dmarc"), None)
-    spf = next((r for r in tx.results if r.method == "spf"), None)
+    dmarc = spf = None
+    for result in tx.results:
+        if result.method == "dmarc":
+            dmarc = dmarc or result
+        elif result.method == "spf":
+            spf = spf or result
     if dmarc is not None and dmarc.result is Result.FAIL:
         found = _override(tx, dmarc, config, sealed)
         if found:
@@ -39,12 +42,12 @@ def with_override(tx: Transaction, config: Config, sealed: Sequence[AuthResult] 
             properties = {**dmarc.properties, OVERRIDE: reason}
             if applied != "none":
                 properties[APPLIED] = applied
-            tx = _replaced(tx, dmarc, replace(dmarc, properties=properties, reason=f"{dmarc.reason}; {why}"))
+            tx = _replaced(tx, dmarc, dmarc._replace(properties=properties, reason=f"{dmarc.reason}; {why}"))
     elif spf is not None and spf.result is Result.FAIL and OVERRIDE not in spf.properties:
         entry = _forwarder(tx, config)
         if entry:
             properties = {**spf.properties, OVERRIDE: TRUSTED_FORWARDER}
-            tx = _replaced(tx, spf, replace(spf, properties=properties, reason=f"{spf.reason}; forwarded by {entry}"))
+            tx = _replaced(tx, spf, spf._replace(properties=properties, reason=f"{spf.reason}; forwarded by {entry}"))
     return tx
 
 
@@ -54,7 +57,7 @@ def is_excused(result: AuthResult) -> bool:
 
 
 def _replaced(tx: Transaction, old: AuthResult, new: AuthResult) -> Transaction:
-    return replace(tx, results=tuple(new if r is old else r for r in tx.results))
+    return tx._replace(results=tuple(new if r is old else r for r in tx.results))
 
 
 def _override(

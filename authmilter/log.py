@@ -7,20 +7,22 @@ import json
 import logging
 import re
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any, TextIO
 
 LOGGER = logging.getLogger("authmilter")
 MESSAGES = logging.getLogger("authmilter.message")
 
-_PLAIN = re.compile(r"[!#-<>-~]+")  # printable, without blank, quote and equals sign
+_PLAIN = re.compile(r"[!#-<>-\[\]-~]++")  # printable, without blank, quote, equals sign and backslash
+_EMPTY = '""'
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _UNSAFE = {c: f"\\x{c:02x}" for c in [*range(32), 127, *range(128, 160)]} | {ord("\\"): "\\\\", ord('"'): '\\"'}
 
 
 def quote(text: str) -> str:
     """A value as it stands behind ``key=``: bare where that is safe, else in quotes with escapes."""
-    if text and _PLAIN.fullmatch(text) and "\\" not in text:
+    if _PLAIN.fullmatch(text):
         return text
     safe = text.translate(_UNSAFE)
     if not safe.isascii():
@@ -35,13 +37,21 @@ class TextFormatter(logging.Formatter):
         """One line, whatever the message holds; a traceback follows on lines of its own."""
         fields: Mapping[str, Any] | None = getattr(record, "fields", None)
         if fields is not None:
-            line = " ".join([record.msg, *(f"{key}={quote(_text(value))}" for key, value in fields.items())])
+            line = self.line(record.levelname.lower(), record.created, record.msg, fields)
         else:
-            line = _one_line(record.getMessage())
-        line = f"{record.levelname.lower()}: {line}"
+            line = f"{record.levelname.lower()}: {_one_line(record.getMessage())}"
         if record.exc_info:
             line = f"{line}\n{self.formatException(record.exc_info)}"
         return line
+
+    def line(self, level: str, created: float, event: str, fields: Mapping[str, Any]) -> str:  # noqa: ARG002
+        """An event; text has no time, since journald and syslog put theirs in front."""
+        values = [value if type(value) is str else _text(value) for value in fields.values()]
+        if _PLAIN.fullmatch("".join(values)):  # one look at all of them: an octet that needs quotes does so anywhere
+            words = [f"{key}={value or _EMPTY}" for key, value in zip(fields, values, strict=True)]
+        else:
+            words = [f"{key}={quote(value)}" for key, value in zip(fields, values, strict=True)]
+        return " ".join([f"{level}: {event}", *words])
 
 
 class JsonFormatter(logging.Formatter):
@@ -50,14 +60,16 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The same keys as the text, with ``level``, ``time`` and ``event`` in front."""
         fields: Mapping[str, Any] | None = getattr(record, "fields", None)
-        entry: dict[str, Any] = {"time": round(record.created, 3), "level": record.levelname.lower()}
-        if fields is not None:
-            entry |= {"event": record.msg, **fields}
-        else:
-            entry |= {"event": "log", "message": record.getMessage()}
+        event = record.msg
+        if fields is None:
+            event, fields = "log", {"message": record.getMessage()}
         if record.exc_info:
-            entry["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(entry)
+            fields = {**fields, "traceback": self.formatException(record.exc_info)}
+        return self.line(record.levelname.lower(), record.created, event, fields)
+
+    def line(self, level: str, created: float, event: str, fields: Mapping[str, Any]) -> str:
+        """An event; `created` is in seconds since the epoch."""
+        return json.dumps({"time": round(created, 3), "level": level, "event": event, **fields})
 
 
 def _text(value: object) -> str:
@@ -70,9 +82,23 @@ def _one_line(text: str) -> str:
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
+class Handler(logging.StreamHandler[TextIO]):
+    """Writes to a stream; the line of a message without a LogRecord, whose making costs as much as the line itself."""
+
+    def message(self, formatter: TextFormatter | JsonFormatter, fields: Mapping[str, Any]) -> None:
+        """What `handle` does with the record of a message."""
+        try:
+            line = formatter.line("info", time.time(), "message", fields)
+            with self.lock:  # type: ignore[union-attr]  # None in no handler that came to be
+                self.stream.write(line + "\n")
+                self.stream.flush()
+        except Exception:  # a full disk, a closed pipe: never at the cost of the message
+            self.handleError(_record(fields))
+
+
 def configure(format: str, level: str, stream: TextIO | None = None) -> None:  # noqa: A002  the option's name
     """Send the log of this process to `stream` (standard error) in that format."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = Handler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter())
     LOGGER.handlers = [handler]
     LOGGER.propagate = False
@@ -81,8 +107,25 @@ def configure(format: str, level: str, stream: TextIO | None = None) -> None:  #
 
 def message_line(fields: Mapping[str, Any]) -> None:
     """The line of one message."""
-    if MESSAGES.isEnabledFor(logging.INFO):
-        # Made here rather than by Logger.info(), which would first look for the line of code that calls it.
-        record = logging.LogRecord(MESSAGES.name, logging.INFO, __file__, 0, "message", None, None)
-        record.fields = fields
-        MESSAGES.handle(record)
+    if not MESSAGES.isEnabledFor(logging.INFO):
+        return
+    handler = LOGGER.handlers[0] if LOGGER.handlers else None
+    if (
+        type(handler) is Handler
+        and isinstance(handler.formatter, (TextFormatter, JsonFormatter))
+        and handler.level <= logging.INFO
+        # Nobody else is to hear or to judge it.
+        and not (handler.filters or LOGGER.handlers[1:] or LOGGER.propagate)
+        and not (MESSAGES.handlers or MESSAGES.filters)
+        and MESSAGES.propagate
+    ):
+        handler.message(handler.formatter, fields)
+    else:
+        MESSAGES.handle(_record(fields))
+
+
+def _record(fields: Mapping[str, Any]) -> logging.LogRecord:
+    # Made here rather than by Logger.info(), which would first look for the line of code that calls it.
+    record = logging.LogRecord(MESSAGES.name, logging.INFO, __file__, 0, "message", None, None)
+    record.fields = fields
+    return record

@@ -182,6 +182,14 @@ class Layout:
                 self.cells[family.name, row] = self.size
                 self.size += family.width
 
+    def rows(self, name: str) -> dict[tuple[str, ...], int]:
+        """The cells of a family by its label values."""
+        return {row: self.cells[name, row] for row in self.families[name].values}
+
+    def column(self, name: str) -> dict[str, int]:
+        """The cells of a family with one label by its value."""
+        return {row[0]: cell for row, cell in self.rows(name).items()}
+
 
 class Shared:
     """The memory: slot 0 is the supervisor's, the others the workers'."""
@@ -206,8 +214,18 @@ class Metrics:
 
     def __init__(self, shared: Shared, slot: int, layout: Layout) -> None:
         self._cells = shared.slot(slot)
-        self._layout = layout
         self._index = layout.cells
+        # What is counted several times a message is found by its own label value.
+        self._check_seconds = layout.column("authmilter_check_seconds")
+        self._other_seconds = self._check_seconds[_OTHER]
+        self._findings = layout.column("authmilter_findings_total")
+        self._other_finding = self._findings[_OTHER]
+        self._cache = layout.column("authmilter_dns_cache_total")
+        self._results = layout.rows("authmilter_auth_results_total")
+        self._dns_seconds = layout.cells["authmilter_dns_seconds", ()]
+        self._score = layout.cells["authmilter_message_score", ()]
+        by_stage = layout.column("authmilter_stage_seconds")
+        self._stage_seconds = [by_stage.get(stage.label) for stage in Stage]  # HEADER and BODY have none
 
     def _add(self, name: str, *row: str) -> None:
         cell = self._index.get((name, row))
@@ -216,13 +234,10 @@ class Metrics:
         if cell is not None:
             self._cells[cell] += 1.0
 
-    def _observe(self, name: str, row: tuple[str, ...], buckets: Sequence[float], value: float) -> None:
-        cell = self._index.get((name, row))
-        if cell is None:
-            cell = self._index.get((name, (_OTHER,)))
-        if cell is not None:
-            self._cells[cell + bisect_left(buckets, value)] += 1.0
-            self._cells[cell + len(buckets) + 1] += value
+    def _observe(self, cell: int, buckets: tuple[float, ...], value: float) -> None:
+        cells = self._cells
+        cells[cell + bisect_left(buckets, value)] += 1.0
+        cells[cell + len(buckets) + 1] += value
 
     def set(self, name: str, value: float) -> None:
         """Set a gauge of this slot."""
@@ -232,7 +247,7 @@ class Metrics:
 
     def check_done(self, name: str, seconds: float) -> None:
         """A method or check ran for that long."""
-        self._observe("authmilter_check_seconds", (name,), _SECONDS, seconds)
+        self._observe(self._check_seconds.get(name, self._other_seconds), _SECONDS, seconds)
 
     def check_error(self, name: str, kind: str) -> None:
         """A method or check failed."""
@@ -240,15 +255,23 @@ class Metrics:
 
     def stage_done(self, stage: Stage, seconds: float) -> None:
         """A stage was answered after that long."""
-        self._observe("authmilter_stage_seconds", (stage.label,), _SECONDS, seconds)
+        cell = self._stage_seconds[stage]
+        if cell is None:
+            return
+        if seconds:
+            self._observe(cell, _SECONDS, seconds)
+        else:  # a stage with nothing to do, as most are
+            self._cells[cell] += 1.0
 
     def finding(self, symbol: str) -> None:
         """A finding entered the evidence."""
-        self._add("authmilter_findings_total", symbol)
+        self._cells[self._findings.get(symbol, self._other_finding)] += 1.0
 
     def auth_result(self, method: str, result: str) -> None:
         """A method has a result."""
-        self._add("authmilter_auth_results_total", method, result)
+        cell = self._results.get((method, result))
+        if cell is not None:
+            self._cells[cell] += 1.0
 
     def signature(self, algorithm: str, outcome: str) -> None:
         """A signature was made, or could not be."""
@@ -262,7 +285,7 @@ class Metrics:
         """A transaction got its final verdict."""
         self._add("authmilter_messages_total", direction, action, stage.label)
         if score is not None:
-            self._observe("authmilter_message_score", (), _SCORES, score)
+            self._observe(self._score, _SCORES, score)
 
     # -- of the server ------------------------------------------------------------------------------------------------
 
@@ -278,11 +301,13 @@ class Metrics:
     def dns_query(self, rdtype: str, outcome: str, seconds: float) -> None:
         """A question went out and was answered, or not."""
         self._add("authmilter_dns_queries_total", rdtype, outcome)
-        self._observe("authmilter_dns_seconds", (), _SECONDS, seconds)
+        self._observe(self._dns_seconds, _SECONDS, seconds)
 
     def dns_cache(self, outcome: str) -> None:
         """The cache had the answer, or not."""
-        self._add("authmilter_dns_cache_total", outcome)
+        cell = self._cache.get(outcome)
+        if cell is not None:
+            self._cells[cell] += 1.0
 
     def reloaded(self, success: bool) -> None:
         """The configuration was reloaded, or the new one refused."""

@@ -8,15 +8,18 @@ the weight that a check declares, the preset, `on_temperror` of a method, and [s
 replace what is derived from them: ``spf_fail = 4.0`` makes SPF fail a matter of weight, also at the end of the message.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
+from math import inf
 from types import MappingProxyType
+from typing import NamedTuple
 
-from authmilter.check import Check, method_symbols
+from authmilter.check import METHODS, Check, method_symbols
 from authmilter.config.schema import Config, Weight
-from authmilter.evidence import AuthResult, Result
+from authmilter.evidence import AuthResult, Finding, Result
 from authmilter.forwarding import APPLIED, OVERRIDE, is_excused
-from authmilter.model import Stage, Transaction
+from authmilter.model import Mailbox, Stage, Transaction
 from authmilter.replies import reply_for
 from authmilter.verdict import CONTINUE, Action, Verdict
 
@@ -70,6 +73,9 @@ _DERIVED_FROM = {
 _CORROBORATING = frozenset(("spf_fail", "iprev_fail", "iprev_permerror"))
 _LISTING = "dnsbl_"
 
+# Without one of these `derived` has no symbols, and nothing is excused.
+_DERIVING = frozenset((("dmarc", Result.FAIL), ("spf", Result.FAIL)))
+
 # Forced actions in the order in which they win.
 _PRECEDENCE = (Action.ACCEPT, Action.REJECT, Action.TEMPFAIL, Action.DISCARD, Action.QUARANTINE, Action.TAG)
 
@@ -82,38 +88,52 @@ _MILDNESS = {
 }
 
 
+class Ruling(NamedTuple):
+    """A verdict, whether it is carried out, and the weights that were added up (inbound, at EOM)."""
+
+    verdict: Verdict
+    enforce: bool
+    scored: tuple[tuple[str, float], ...] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class Rules:
-    """One policy, compiled: every symbol's weight or action, and the thresholds (None is off)."""
+    """One policy, compiled: every symbol's number or action, and the thresholds (None is off).
+
+    `numbers` has no zeros.  `telling` are the results, as method and result, on which a verdict may depend.
+    """
 
     preset: str
     enforce: bool
     tag: float | None
     quarantine: float | None
     reject: float | None
-    weights: Mapping[str, Weight]
+    numbers: Mapping[str, float]
+    actions: Mapping[str, Action]
+    telling: frozenset[tuple[str, str]]
 
-    def weight(self, symbol: str) -> float:
-        """The number of that symbol; one with an action weighs nothing."""
-        weight = self.weights.get(symbol, 0.0)
-        return 0.0 if isinstance(weight, Action) else weight
+    @cached_property
+    def accepted(self) -> Ruling:
+        """The usual ruling at EOM."""
+        return Ruling(Verdict(Action.ACCEPT), self.enforce)
+
+    @cached_property
+    def undecided(self) -> Ruling:
+        """The usual ruling before EOM."""
+        return Ruling(CONTINUE, self.enforce)
+
+    @cached_property
+    def lowest(self) -> float:
+        """The lowest threshold; at 0 or less even a message without a score is over it."""
+        return min((t for t in (self.tag, self.quarantine, self.reject) if t is not None), default=inf)
 
     def acts_at(self, stages: Mapping[str, Stage]) -> frozenset[Stage]:
         """The stages before EOM at which a symbol may refuse."""
         return frozenset(
             stage
             for symbol, stage in stages.items()
-            if stage < Stage.EOM and self.weights.get(symbol) in (Action.REJECT, Action.TEMPFAIL)
+            if stage < Stage.EOM and self.actions.get(symbol) in (Action.REJECT, Action.TEMPFAIL)
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Ruling:
-    """A verdict, whether it is carried out, and the weights that were added up (inbound, at EOM)."""
-
-    verdict: Verdict
-    enforce: bool
-    scored: tuple[tuple[str, float], ...] = ()
 
 
 class Policy:
@@ -124,6 +144,8 @@ class Policy:
         declared = {symbol: weight for c in checks for symbol, weight in c.scores.items()}
         self.common = _compile(config, declared)
         self.special = {name: _compile(_merged(config, name), declared) for name in config.recipient_policies}
+        # Domains of which single mailboxes have a policy.
+        self._with_mailboxes = frozenset(name.rpartition("@")[2] for name in self.special if "@" in name)
         self._acting = self.common.acts_at(self.stages)
         for rules in self.special.values():
             self._acting &= rules.acts_at(self.stages)
@@ -141,14 +163,20 @@ class Policy:
             return (self.common,)
         if not tx.envelope.forward_paths:
             return (self.common, *self.special.values())
-        return tuple(
-            self.special.get(f"{_text(path.local_part)}@{path.domain}") or self.special.get(path.domain) or self.common
-            for path in tx.envelope.forward_paths
-        )
+        return tuple(dict.fromkeys(map(self._rules_of, tx.envelope.forward_paths)))
+
+    def _rules_of(self, recipient: Mailbox) -> Rules:
+        domain = recipient.domain
+        rules = None
+        if domain in self._with_mailboxes:
+            rules = self.special.get(f"{recipient.local_part.decode('utf-8', 'replace').lower()}@{domain}")
+        return rules or self.special.get(domain, self.common)
 
     def judge(self, tx: Transaction, stage: Stage, reference: str) -> Ruling:
         """The verdict on the evidence so far; before EOM only refusals count.  The mildest policy wins."""
-        rulings = [_judge(rules, tx, stage, reference) for rules in dict.fromkeys(self.rules_for(tx))]
+        rulings = [_judge(rules, tx, stage, reference) for rules in self.rules_for(tx)]
+        if len(rulings) == 1:
+            return rulings[0]
         return min(rulings, key=lambda r: _MILDNESS[r.verdict.action] if r.enforce else -1)
 
     def judge_submission(self, tx: Transaction, reference: str) -> Ruling:
@@ -157,15 +185,15 @@ class Policy:
         if any(finding.symbol == "from_mismatch" for _, finding in tx.findings):
             because = ("from_mismatch",)
             return Ruling(_verdict(Action.REJECT, because, 0.0, tx, Stage.EOM, reference), rules.enforce)
-        return Ruling(Verdict(Action.ACCEPT), rules.enforce)
+        return rules.accepted
 
 
-def derived(tx: Transaction, score: float, tag: float | None) -> Iterator[str]:
+def derived(tx: Transaction, symbols: Collection[str], *, over_tag: bool) -> Iterator[str]:
     """Symbols that follow from several results together; only meaningful at EOM.
 
-    `score` is the sum of weights; at `tag` or above it corroborates a DMARC failure.
+    `symbols` are those of the results; `over_tag` says that the score alone would tag, which corroborates a DMARC
+    failure.
     """
-    symbols = {result.symbol for result in tx.results if not is_excused(result)}
     dmarc = next((r for r in tx.results if r.method == "dmarc"), None)
     dmarc_result = dmarc.result if dmarc else Result.NONE
     excused = dmarc is not None and is_excused(dmarc)
@@ -174,54 +202,67 @@ def derived(tx: Transaction, score: float, tag: float | None) -> Iterator[str]:
         if OVERRIDE in dmarc.properties:
             asked = dmarc.properties.get(APPLIED, "none")
         if asked == "reject" and (
-            symbols & _CORROBORATING
+            over_tag
+            or not _CORROBORATING.isdisjoint(symbols)
             or any(finding.symbol.startswith(_LISTING) for _, finding in tx.findings)
-            or (tag is not None and score >= tag)
         ):
             yield "dmarc_fail_reject_corroborated"
         else:
             yield f"dmarc_fail_{asked}"
     # Behind DMARC, so that the reply names the policy rather than the SPF failure that it rests on.
     # A DMARC temperror may yet become a pass by DKIM, if there is a signature for it: then SPF fail waits.
-    by_dkim = any(r.method == "dkim" and r.result in (Result.PASS, Result.TEMPERROR) for r in tx.results)
-    waits = dmarc_result is Result.PASS or (dmarc_result is Result.TEMPERROR and by_dkim)
-    if "spf_fail" in symbols and not waits and not excused:
-        yield "spf_fail_no_dmarc_pass"
+    if "spf_fail" in symbols and not excused and dmarc_result is not Result.PASS:
+        by_dkim = any(r.method == "dkim" and r.result in (Result.PASS, Result.TEMPERROR) for r in tx.results)
+        if not (dmarc_result is Result.TEMPERROR and by_dkim):
+            yield "spf_fail_no_dmarc_pass"
 
 
 def _judge(rules: Rules, tx: Transaction, stage: Stage, reference: str) -> Ruling:
-    scored = tuple(_scored(rules, tx))
+    at_end = stage is Stage.EOM
+    if not tx.findings and rules.telling.isdisjoint([(r.method, r.result) for r in tx.results]):
+        # Nothing speaks against the message, which is so for nearly all.
+        if not at_end:
+            return rules.undecided
+        if rules.lowest > 0:
+            return rules.accepted
+    symbols = list(dict.fromkeys(map(_symbol, tx.results)))  # ten broken signatures weigh no more than one
+    scored = _scored(rules.numbers, symbols, tx.findings)
     score = round(sum((weight for _, weight in scored), 0.0), 3)
-    symbols = dict.fromkeys([_symbol(r) for r in tx.results] + [finding.symbol for _, finding in tx.findings])
-    if stage is Stage.EOM:
-        symbols = dict.fromkeys([*derived(tx, score, rules.tag), *symbols])
-    forced = [(symbol, weight) for symbol in symbols if isinstance(weight := rules.weights.get(symbol), Action)]
-    if stage is Stage.EOM and any(r.method == "dkim" and r.result is Result.PASS for r in tx.results):
+    if at_end:
+        over_tag = rules.tag is not None and score >= rules.tag
+        symbols = [*derived(tx, symbols, over_tag=over_tag), *symbols]
+    symbols += [finding.symbol for _, finding in tx.findings]
+    forced = {symbol: rules.actions[symbol] for symbol in symbols if symbol in rules.actions}
+    if (
+        at_end
+        and "dkim_temperror" in forced
+        and any(r.method == "dkim" and r.result is Result.PASS for r in tx.results)
+    ):
         # One good signature is all that is needed (RFC 6376 section 4.2): the others need not be waited for.
-        forced = [(symbol, action) for symbol, action in forced if symbol != "dkim_temperror"]
-    for action in _PRECEDENCE:
-        because = tuple(symbol for symbol, forced_action in forced if forced_action is action)
+        del forced["dkim_temperror"]
+    for action in _PRECEDENCE if forced else ():
+        because = tuple(symbol for symbol, forced_action in forced.items() if forced_action is action)
         if not because:
             continue
-        if stage < Stage.EOM and action not in (Action.ACCEPT, Action.REJECT, Action.TEMPFAIL):
+        if not at_end and action not in (Action.ACCEPT, Action.REJECT, Action.TEMPFAIL):
             continue
-        if action is Action.ACCEPT and stage < Stage.EOM:
-            return Ruling(CONTINUE, rules.enforce, scored)
+        if not at_end and action is Action.ACCEPT:
+            return rules.undecided
         if action is Action.TAG:
             break  # the score may ask for more
         return Ruling(_verdict(action, because, score, tx, stage, reference), rules.enforce, scored)
-    if stage < Stage.EOM:
-        return Ruling(CONTINUE, rules.enforce)
-    because = tuple(symbol for symbol, weight in scored if weight > 0)
+    if not at_end:
+        return rules.undecided
     for threshold, action in (
         (rules.reject, Action.REJECT),
         (rules.quarantine, Action.QUARANTINE),
         (rules.tag, Action.TAG),
     ):
         if threshold is not None and score >= threshold:
+            because = tuple(symbol for symbol, weight in scored if weight > 0)
             verdict = _verdict(action, because, score, tx, stage, reference, by_score=True)
             return Ruling(verdict, rules.enforce, scored)
-    tagging = tuple(symbol for symbol, action in forced if action is Action.TAG)
+    tagging = tuple(symbol for symbol, action in forced.items() if action is Action.TAG)
     action = Action.TAG if tagging else Action.ACCEPT
     return Ruling(Verdict(action, because=tagging, score=score), rules.enforce, scored)
 
@@ -230,16 +271,14 @@ def _symbol(result: AuthResult) -> str:
     return f"{result.symbol}_excused" if is_excused(result) else result.symbol
 
 
-def _scored(rules: Rules, tx: Transaction) -> Iterator[tuple[str, float]]:
-    seen = set()
-    for result in tx.results:
-        symbol = _symbol(result)
-        if symbol not in seen and (weight := rules.weight(symbol)):
-            seen.add(symbol)  # ten broken signatures weigh no more than one
-            yield symbol, weight
-    for _, finding in tx.findings:
-        if weight := rules.weight(finding.symbol):
-            yield finding.symbol, round(weight * finding.strength, 3)
+def _scored(
+    numbers: Mapping[str, float], symbols: Iterable[str], findings: Iterable[tuple[Stage, Finding]]
+) -> tuple[tuple[str, float], ...]:
+    scored = [(symbol, numbers[symbol]) for symbol in symbols if symbol in numbers]
+    for _, finding in findings:
+        if finding.symbol in numbers:
+            scored.append((finding.symbol, round(numbers[finding.symbol] * finding.strength, 3)))
+    return tuple(scored)
 
 
 def _verdict(
@@ -271,13 +310,27 @@ def _compile(config: Config, declared: Mapping[str, float]) -> Rules:
             weights.pop(name, None)
     weights.update(config.scores)
     tag, quarantine, reject = THRESHOLDS[policy.preset]
+    numbers = {symbol: weight for symbol, weight in weights.items() if not isinstance(weight, Action) and weight}
+    actions = {symbol: weight for symbol, weight in weights.items() if isinstance(weight, Action)}
     return Rules(
         policy.preset,
         policy.enforce,
         policy.tag if "tag" in config.policy_set else tag,
         policy.quarantine if "quarantine" in config.policy_set else quarantine,
         policy.reject if "reject" in config.policy_set else reject,
-        MappingProxyType(weights),
+        MappingProxyType(numbers),
+        MappingProxyType(actions),
+        _telling(numbers.keys() | actions.keys()),
+    )
+
+
+def _telling(weighed: Collection[str]) -> frozenset[tuple[str, str]]:
+    """The results on which a verdict may depend, where those symbols count."""
+    return frozenset(
+        (method, result)
+        for method in METHODS
+        for result in Result
+        if (method, result) in _DERIVING or f"{method}_{result}" in weighed
     )
 
 
@@ -288,7 +341,3 @@ def _merged(config: Config, name: str) -> Config:
     # A preset of its own starts afresh: thresholds that were set for the common preset say nothing about it.
     given = own.given if "preset" in own.given else own.given | config.policy_set
     return replace(config, policy=replace(config.policy, **changes), policy_set=frozenset(given))
-
-
-def _text(local_part: bytes) -> str:
-    return local_part.decode("utf-8", "replace").lower()

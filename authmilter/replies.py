@@ -106,4 +106,5 @@ def _several_failed(tx: Transaction) -> bool:
 
 def _clean(text: str) -> str:
     """Printable ASCII in one line of bounded length: domains and details come from the network."""
-    return "".join(c if " " <= c <= "~" else "?" for c in text[:400])
+    text = text[:400]
+    return text if text.isascii() and text.isprintable() else "".join(c if " " <= c <= "~" else "?" for c in text)

@@ -67,6 +67,7 @@ class Rulebook:
     observer: Observer
     clock: Callable[[], float] = time.time
     busy: frozenset[Stage] = frozenset(Stage)  # stages at which there is a check to run, or policy may act
+    answering: frozenset[Stage] = frozenset(Stage)  # stages at which policy may act
 
 
 def build(
@@ -80,8 +81,9 @@ def build(
     """Put the rulebook of a configuration together."""
     pipeline = Pipeline(config, checks, dns, observer, clock)
     policy = Policy(config, checks)
+    answering = frozenset(stage for stage in Stage if stage is Stage.EOM or policy.acts_at(stage))
     busy = frozenset(stage for stage in Stage if pipeline.has_checks(stage) or policy.acts_at(stage))
-    return Rulebook(config, policy, pipeline, files, dns, observer, clock, busy)
+    return Rulebook(config, policy, pipeline, files, dns, observer, clock, busy, answering)
 
 
 @dataclass(frozen=True)
@@ -133,9 +135,9 @@ class Session:
 
     # -- events -------------------------------------------------------------------------------------------------------
 
-    def answers(self, stage: Stage) -> bool:
-        """May this stage be answered with anything but "continue"?  If not, the MTA need not wait for us."""
-        return stage is Stage.EOM or self.rules.policy.acts_at(stage)
+    def answering(self) -> frozenset[Stage]:
+        """The stages that may be answered with anything but "continue": at others the MTA need not wait for us."""
+        return self.rules.answering
 
     async def connect(
         self, host: bytes, family: str, port: int, address: bytes, macros: Mapping[bytes, bytes]
@@ -239,18 +241,35 @@ class Session:
         self._note_queue_id(macros)
         return await self._stage(Stage.DATA)
 
-    def header(self, name: bytes, value: bytes, *, oversized: bool = False) -> None:
-        """A header field: value with its leading white space and CRLF at folds."""
-        size = len(name) + len(value) + 3
-        self._header_size += size
-        if oversized or size > MAX_FIELD or self._header_size > MAX_HEADER_SECTION or len(self._fields) >= MAX_FIELDS:
-            self._too_large("header field" if size > MAX_FIELD or oversized else "header section")
-            # Without its value it can't be parsed: as Authentication-Results it then counts as forged and goes, and as a
-            # From it makes the author ambiguous, wherever it stands.
-            if results_header.is_watched(name) or is_from(name):
-                self._fields.append(HeaderField(name, b""))
+    def headers(self, fields: Sequence[HeaderField]) -> None:
+        """The next header fields: values with their leading white space and CRLF at folds."""
+        size = 3 * len(fields) + sum([len(name) + len(value) for name, value in fields])
+        whole = self._header_size + size
+        if size <= MAX_FIELD and whole <= MAX_HEADER_SECTION and len(self._fields) + len(fields) <= MAX_FIELDS:
+            self._header_size = whole
+            self._fields += fields
             return
-        self._fields.append(HeaderField(name, value))
+        for field in fields:
+            size = len(field.name) + len(field.value) + 3
+            self._header_size += size
+            if size > MAX_FIELD:
+                self._leave_out(field.name, "header field")
+            elif self._header_size > MAX_HEADER_SECTION or len(self._fields) >= MAX_FIELDS:
+                self._leave_out(field.name, "header section")
+            else:
+                self._fields.append(field)
+
+    def header_cut(self, name: bytes) -> None:
+        """The next header field, of which not all arrived."""
+        self._header_size += len(name) + 3
+        self._leave_out(name, "header field")
+
+    def _leave_out(self, name: bytes, what: str) -> None:
+        self._too_large(what)
+        # Without its value it can't be parsed: as Authentication-Results it then counts as forged and goes, and as a From
+        # it makes the author ambiguous, wherever it stands.
+        if results_header.is_watched(name) or is_from(name):
+            self._fields.append(HeaderField(name, b""))
 
     async def end_of_headers(self, macros: Mapping[bytes, bytes]) -> Verdict:
         """The header section is complete: plan the body hashes, and ask for keys and policies ahead."""

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from authmilter.addresses import MAX_AUTHORS, author, parse_path, to_ascii_domain
+from authmilter.addresses import MAX_AUTHORS, _parse_path, author, parse_path, to_ascii_domain
 from authmilter.model import HeaderField, Mailbox, Message
 
 
@@ -308,6 +308,29 @@ def test_a_name_that_only_some_take_for_from(name: bytes) -> None:
     assert author(odd).problem
     assert author(Message(odd.fields + plain.fields)).problem
     assert author(Message(plain.fields + odd.fields)).problem
+
+
+PLAIN_PIECES = [b"a", b"A.b", b"+tag", b"@", b"@", b".", b"_x", b"x" * 70, b"y." * 60, b"example.org", b"EX.org."]
+OTHER_PIECES = [
+    b'"x y"',
+    b'"',
+    b"\\",
+    b":",
+    b",",
+    b" ",
+    b"<",
+    b">",
+    b"\xc3\xbc.example",
+    b"\xff",
+    b"[192.0.2.1]",
+    b"\0",
+]
+
+
+@given(st.lists(st.sampled_from(PLAIN_PIECES + OTHER_PIECES), max_size=8).map(b"".join))
+@settings(max_examples=1000)
+def test_a_plain_path_is_read_as_by_the_whole_grammar(path: bytes) -> None:
+    assert parse_path(b"<" + path + b">") == (_parse_path(path) if path else None)
 
 
 @given(st.lists(st.sampled_from([*b'"\\(<>@,;:. \t)=?ab', 0x80]), max_size=60).map(bytes))

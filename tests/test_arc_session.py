@@ -8,6 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from authmilter.config.schema import Arc, Config, Identity
+from authmilter.model import HeaderField
 from authmilter.verdict import Action, Verdict
 from tests.auth import arc_mail
 from tests.auth.mail import record, rsa_key, split
@@ -33,8 +34,7 @@ async def play(rig: Rig, raw: bytes) -> Verdict:
     await session.helo(b"mx.fwd.example", {})
     await session.mail([b"<alice@example.org>"], {})
     await session.rcpt([b"<bob@example.net>"], {})
-    for name, value in fields:
-        session.header(name, value)
+    session.headers([HeaderField(name, value) for name, value in fields])
     await session.end_of_headers({})
     session.body(body)
     return await session.end_of_message({})

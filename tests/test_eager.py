@@ -75,6 +75,24 @@ async def test_a_cancelled_task_cleans_up_and_is_cancelled() -> None:
     assert cleaned == [True]
 
 
+async def test_a_task_that_is_cancelled_before_its_first_step_leaves_nothing_behind() -> None:
+    cleaned = []
+    gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def work() -> None:
+        try:
+            await gate
+        finally:
+            cleaned.append(True)
+
+    future = eager.start(work())
+    future.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await future
+    assert cleaned == [True]
+    assert gate.cancelled()
+
+
 async def test_a_coroutine_may_outlive_a_cancellation() -> None:
     async def work() -> str:
         try:

@@ -231,7 +231,7 @@ def of_claims(message: Message) -> object:
 def of_macros(octets: bytes) -> object:
     macros = Macros()
     macros.put(octets)
-    return macros.known()
+    return dict(macros)
 
 
 class Known(FakeDNS):

@@ -1,12 +1,18 @@
 """Counters in shared memory and their exposition."""
 
+import math
 import os
+from collections import Counter
+from itertools import product
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from authmilter.check import all_checks
+from authmilter.check import METHODS, all_checks, known_symbols
+from authmilter.evidence import Result
 from authmilter.metrics import Layout, Metrics, Shared, layout_for, registry
 from authmilter.model import Stage
 
@@ -118,3 +124,77 @@ def test_a_reload_that_fails_is_seen(layout: Layout) -> None:
     assert found["authmilter_config_last_reload_successful", ()] == 0
     assert found["authmilter_config_reloads_total", (("outcome", "failure"),)] == 1
     assert found["authmilter_config_reloads_total", (("outcome", "success"),)] == 1
+
+
+STAGES = [stage for stage in Stage if stage not in (Stage.HEADER, Stage.BODY)]
+BOUNDS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]
+
+
+def counted(found: dict[tuple[str, tuple[tuple[str, str], ...]], float], name: str) -> dict[tuple[str, ...], float]:
+    """What is not 0 of a family, by its label values in the order of the label names."""
+    return {tuple(v for _, v in labels): value for (n, labels), value in found.items() if n == name and value}
+
+
+def test_every_label_value_has_a_cell_of_its_own(layout: Layout) -> None:
+    """The n-th combination is counted n times, and read back n times under its own labels."""
+    shared = Shared(1, layout)
+    metrics = Metrics(shared, 0, layout)
+    results = list(product(METHODS, [r.value for r in Result]))
+    symbols = sorted(known_symbols())
+    names = sorted({*METHODS, *(check.name for check in all_checks())})
+    for n, (method, result) in enumerate(results, 1):
+        for _ in range(n):
+            metrics.auth_result(method, result)
+    for n, symbol in enumerate(symbols, 1):
+        for _ in range(n):
+            metrics.finding(symbol)
+    for n, name in enumerate(names, 1):
+        for _ in range(n):
+            metrics.check_done(name, 0.1)
+    for n, stage in enumerate(STAGES, 1):
+        for i in range(n):
+            metrics.stage_done(stage, 0.1 * i)
+    for n, outcome in enumerate(("hit", "miss"), 1):
+        for _ in range(n):
+            metrics.dns_cache(outcome)
+    found = scrape(shared, layout)
+    assert counted(found, "authmilter_auth_results_total") == {row: n for n, row in enumerate(results, 1)}
+    assert counted(found, "authmilter_findings_total") == {(s,): n for n, s in enumerate(symbols, 1)}
+    assert counted(found, "authmilter_check_seconds_count") == {(c,): n for n, c in enumerate(names, 1)}
+    assert counted(found, "authmilter_stage_seconds_count") == {(s.label,): n for n, s in enumerate(STAGES, 1)}
+    assert counted(found, "authmilter_dns_cache_total") == {("hit",): 1, ("miss",): 2}
+
+
+def test_what_has_no_cell_is_not_counted(layout: Layout) -> None:
+    shared = Shared(1, layout)
+    metrics = Metrics(shared, 0, layout)
+    metrics.stage_done(Stage.HEADER, 0.1)
+    metrics.stage_done(Stage.BODY, 0.0)
+    metrics.auth_result("never_heard_of", "pass")
+    metrics.auth_result("spf", "never heard of")
+    metrics.dns_cache("never heard of")
+    metrics.verdict("inbound", "never heard of", Stage.EOM, None)
+    assert not any(shared.sum(cell) for cell in range(layout.size))
+
+
+@given(st.lists(st.one_of(st.sampled_from([0.0, *BOUNDS]), st.floats(0.0, 100.0)), min_size=1, max_size=20))
+def test_histograms_hold_what_was_observed(observed: list[float]) -> None:
+    layout = layout_for(all_checks())
+    shared = Shared(1, layout)
+    metrics = Metrics(shared, 0, layout)
+    for seconds in observed:
+        metrics.check_done("spf", seconds)
+        metrics.stage_done(Stage.MAIL, seconds)
+        metrics.dns_query("TXT", "ok", seconds)
+    found = scrape(shared, layout)
+    expected = Counter(next((str(b) for b in BOUNDS if seconds <= b), "+Inf") for seconds in observed)
+    for name, labels in (
+        ("authmilter_check_seconds", (("check", "spf"),)),
+        ("authmilter_stage_seconds", (("stage", "mail"),)),
+        ("authmilter_dns_seconds", ()),
+    ):
+        cumulative = 0
+        for bound in [*map(str, BOUNDS), "+Inf"]:
+            cumulative += expected[bound]
+            assert found[f"{name}_bucket", tuple(sorted((*labels, ("le", bound))))] == cumulative
+        assert math.isclose(found[f"{name}_sum", labels], math.fsum(observed), abs_tol=1e-9)

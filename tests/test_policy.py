@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authmilter.check import METHODS, all_checks
+from authmilter.check import METHODS, all_checks, known_symbols
 from authmilter.config.schema import Config, Dkim, Dmarc, RecipientPolicy, Spf, Weight
 from authmilter.config.schema import Policy as PolicyOptions
 from authmilter.evidence import AuthResult, Finding, Result
@@ -182,7 +182,7 @@ def looking_twice(rules: Rules) -> Rules:
 
 
 class TestTheUsualMessage:
-    SYMBOLS = sorted({f"{m}_{r}{end}" for m in METHODS for r in Result for end in ("", "_excused")} | {"helo_literal"})
+    SYMBOLS = sorted(known_symbols())
     WEIGHTS: Sequence[Weight] = (*Action, 0.0, 0.0001, -2.0, 4.0, 6.5)
     THRESHOLDS = st.sampled_from([None, 12.0, 5.0, 1.0, 0.0, -1.0])
 

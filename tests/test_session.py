@@ -16,7 +16,7 @@ from authmilter.evidence import Finding
 from authmilter.files import load_files
 from authmilter.interfaces import Answer
 from authmilter.metrics import NullObserver
-from authmilter.model import Stage, Transaction
+from authmilter.model import HeaderField, Stage, Transaction
 from authmilter.session import Outcome, Session, build
 from authmilter.verdict import Action, HeaderEdit, Verdict
 from tests.fakes import FakeDNS
@@ -90,8 +90,7 @@ class Rig:
         for refusal in steps:
             if refusal.action is not Action.CONTINUE:
                 return refusal
-        for name, value in header:
-            session.header(name.encode("latin-1"), b" " + value.encode("latin-1"))
+        session.headers([HeaderField(n.encode("latin-1"), b" " + v.encode("latin-1")) for n, v in header])
         await session.end_of_headers(known)
         for start in range(0, len(body), 1000):
             session.body(body[start : start + 1000])
@@ -334,7 +333,7 @@ class TestSeveralMessages:
         await session.connect(b"client", "4", 1, GOOD.encode(), {b"j": b"mx.test"})
         await session.helo(b"mail.example.org", {})
         await session.mail([b"<evil@example.com>"], {})
-        session.header(b"X", b" y")
+        session.headers([HeaderField(b"X", b" y")])
         await session.end_of_headers({})
         session.body(b"half")
         session.abort()

@@ -17,7 +17,7 @@ from authmilter.evidence import Result
 from authmilter.interfaces import Answer
 from authmilter.milter.libmilter import LibmilterEngine
 from authmilter.milter.native import NativeEngine
-from authmilter.model import HeaderField, Message
+from authmilter.model import HeaderField, Message, Stage
 from authmilter.session import Session
 from authmilter.verdict import Action
 from tests.auth import arc_mail
@@ -136,8 +136,8 @@ async def test_a_sealer_that_raises_costs_the_seal(caplog: pytest.LogCaptureFixt
 class NoVerdict:
     """Answers with what is no verdict, so that it is the engine that stumbles."""
 
-    def answers(self, stage: object) -> bool:
-        return True
+    def answering(self) -> frozenset[Stage]:
+        return frozenset(Stage)
 
     async def connect(self, *args: object) -> None:
         return None

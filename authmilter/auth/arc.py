@@ -16,7 +16,7 @@ import logging
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from authmilter.auth.arc_results import read_results
 from authmilter.auth.results_header import after_cfws
@@ -26,7 +26,7 @@ from authmilter.auth.signature import (
     Signature,
     ask_keys,
     before_query,
-    canonical_form,
+    canonical_forms,
     is_signed_by,
     read_coverage,
     read_signer,
@@ -50,6 +50,7 @@ MAX_SETS = 50  # RFC 8617 section 4.2.1
 # The short names of RFC 8617.
 AAR, AMS, AS = "ARC-Authentication-Results", "ARC-Message-Signature", "ARC-Seal"
 _INDEX = {name: name.lower().encode() for name in (AAR, AMS, AS)}
+_INDEX_NAMES = tuple(_INDEX.values())
 _MAX_PREFIX = 4096  # octets of an AAR in which i= has to be found
 _STATUS = (b"none", b"pass", b"fail")
 
@@ -125,6 +126,9 @@ class ArcResult:
         return read_results(self.payloads[instance - 1]) if 1 <= instance <= len(self.payloads) else ()
 
 
+NO_ARC = ArcResult(AuthResult("arc", Result.NONE))
+
+
 # -- the fields --------------------------------------------------------------------------------------------------------
 
 
@@ -133,7 +137,7 @@ def parse_chain(message: Message, max_sets: int = MAX_SETS, on_error: Callable[[
 
     A chain of more than `max_sets` sets ends as ``policy``, one of more than 50 as ``fail``.
     """
-    if not any(key in message.index for key in _INDEX.values()):
+    if message.index.keys().isdisjoint(_INDEX_NAMES):
         return NO_CHAIN
     problems: list[str] = []
     try:
@@ -220,7 +224,7 @@ def _read_ams(position: int, value: bytes) -> tuple[int, Signature]:
     """RFC 8617 section 4.1.2: a DKIM-Signature without v=, which is ignored, and with another meaning of i=."""
     tags = read_tags(value)
     instance = _instance(tags.get(b"i", b""))
-    found: dict[str, Any] = {}
+    found = Signature(position)
     read_signer(tags, found)
     require(tags, b"a", b"b", b"bh", b"d", b"h", b"s")
     _refuse_sha1(found)
@@ -228,9 +232,9 @@ def _read_ams(position: int, value: bytes) -> tuple[int, Signature]:
     tags.setdefault(b"c", b"relaxed/relaxed")
     read_coverage(tags, found, blank_names=True)
     # RFC 8617 section 4.1.2: ARC fields MUST NOT be covered.  AAR and AMS are let pass, which earlier drafts allowed.
-    if _INDEX[AS] in found["signed_fields"]:
+    if _INDEX[AS] in found.signed_fields:
         raise TagError("h= names ARC-Seal")
-    return instance, Signature(position, **found)
+    return instance, found
 
 
 def _read_seal(position: int, value: bytes) -> tuple[int, tuple[Signature, str]]:
@@ -239,7 +243,7 @@ def _read_seal(position: int, value: bytes) -> tuple[int, tuple[Signature, str]]
     instance = _instance(tags.get(b"i", b""))
     if b"h" in tags:
         raise TagError("h= is not allowed")  # RFC 8617 section 4.1.3: it MUST result in a fail
-    found: dict[str, Any] = {"header_canonicalization": "relaxed"}
+    found = Signature(position, header_canonicalization="relaxed")
     read_signer(tags, found)
     require(tags, b"a", b"b", b"cv", b"d", b"s")
     _refuse_sha1(found)
@@ -247,7 +251,7 @@ def _read_seal(position: int, value: bytes) -> tuple[int, tuple[Signature, str]]
     status = tags[b"cv"].lower()
     if status not in _STATUS:
         raise TagError("cv= is unknown")
-    return instance, (Signature(position, **found), status.decode())
+    return instance, (found, status.decode())
 
 
 def _instance(digits: bytes) -> int:
@@ -257,8 +261,8 @@ def _instance(digits: bytes) -> int:
     return int(digits)
 
 
-def _refuse_sha1(found: dict[str, Any]) -> None:
-    if found["algorithm"] == "rsa-sha1":  # RFC 8301 section 3.1
+def _refuse_sha1(found: Signature) -> None:
+    if found.algorithm == "rsa-sha1":  # RFC 8301 section 3.1
         raise TagError("a= is rsa-sha1")
 
 
@@ -287,7 +291,7 @@ async def verify(
     that nobody expected (they make it a temperror).
     """
     if not chain.present:
-        return ArcResult(AuthResult("arc", Result.NONE))
+        return NO_ARC
     oldest_pass = 0
     # What was cut off may have been part of the chain.
     outcome = (Result.POLICY, "message is too large to be checked") if message.oversized else chain.error
@@ -386,4 +390,4 @@ def _seal_digests(sets: Iterable[ArcSet], message: Message, forms: FieldForms) -
 def set_forms(arc_set: ArcSet, message: Message, forms: FieldForms) -> list[bytes]:
     """The canonical forms of AAR, AMS and AS, as a later seal signs them."""
     positions = (arc_set.aar, arc_set.message_signature.position, arc_set.seal.position)
-    return [canonical_form(message, "relaxed", position, forms) for position in positions]
+    return canonical_forms(message, "relaxed", positions, forms)

@@ -15,7 +15,6 @@ then rules, body hash and signature (6.1.3).  The words are those of RFC 8601 se
 import binascii
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from authmilter.auth.canonical import BodyHasher, BodyHashes
 from authmilter.auth.signature import (
@@ -41,11 +40,12 @@ __all__ = ["BodyHasher", "BodyHashes", "Signature", "parse_signatures", "verify"
 
 log = logging.getLogger(__name__)
 
+_NONE = AuthResult("dkim", Result.NONE)
 # Fields that may stand once (RFC 5322 section 3.6, RFC 2045 section 3).
-_ONCE = (
+_ONCE = dict.fromkeys((
     b"from", b"subject", b"date", b"to", b"cc", b"reply-to", b"sender", b"message-id", b"in-reply-to", b"references",
     b"mime-version", b"content-type", b"content-transfer-encoding",
-)  # fmt: skip
+))  # fmt: skip
 
 
 def parse_signatures(
@@ -56,7 +56,7 @@ def parse_signatures(
     How many there are in all: ``len(message.index.get(b"dkim-signature", ()))``.
     """
     positions = message.index.get(b"dkim-signature", ())[: options.max_signatures]
-    return tuple(_parse(position, message.fields[position].value, on_error) for position in positions)
+    return tuple([_parse(position, message.fields[position].value, on_error) for position in positions])
 
 
 async def verify(
@@ -76,19 +76,18 @@ async def verify(
     """
     count = len(message.index.get(b"dkim-signature", ()))
     if not count:
-        return [AuthResult("dkim", Result.NONE)]
-    doubled = {name: times for name in _ONCE if (times := len(message.index.get(name, ()))) > 1}
-    early = [
-        before_query(signature, message, now, options) or _refuse_doubled(signature, doubled)
+        return [_NONE]
+    doubled = _doubled(message.index)
+    judged = [
+        (signature, before_query(signature, message, now, options) or _refuse_doubled(signature, doubled))
         for signature in signatures
     ]
-    names = {s.key_name for s, outcome in zip(signatures, early, strict=True) if outcome is None}
-    answers = await ask_keys(names, dns, on_error)
+    answers = await ask_keys({signature.key_name for signature, early in judged if early is None}, dns, on_error)
     forms: FieldForms = {}
     shown = _shown_length(signatures)
     results = []
-    for signature, known in zip(signatures, early, strict=True):
-        outcome = known
+    for signature, early in judged:
+        outcome = early
         if outcome is None:
             try:
                 outcome = verify_message_signature(signature, answers[signature.key_name], message, options, forms)
@@ -103,6 +102,14 @@ async def verify(
             AuthResult("dkim", Result.POLICY, reason=f"{count - len(signatures)} more signatures were not checked")
         )
     return results
+
+
+def _doubled(index: Mapping[bytes, Sequence[int]]) -> dict[bytes, int]:
+    """The fields that may stand once and do not: how often they stand there."""
+    repeated = [name for name, positions in index.items() if len(positions) > 1]
+    if _ONCE.keys().isdisjoint(repeated):
+        return {}
+    return {name: len(index[name]) for name in _ONCE if name in repeated}
 
 
 def _refuse_doubled(signature: Signature, doubled: Mapping[bytes, int]) -> Outcome | None:
@@ -121,30 +128,29 @@ def _refuse_doubled(signature: Signature, doubled: Mapping[bytes, int]) -> Outco
 
 
 def _parse(position: int, value: bytes, on_error: Callable[[str], None]) -> Signature:
-    found: dict[str, Any] = {}
-    error: Outcome | None = None
+    signature = Signature(position)
     try:
-        _read(value, found)
+        _read(value, signature)
         # RFC 6376 section 5.4: From MUST be signed; section 6.1.1: a signature without is not to be accepted.
-        if b"from" not in found["signed_fields"]:
-            error = Result.POLICY, "From is not signed"
+        if b"from" not in signature.signed_fields:
+            signature.error = Result.POLICY, "From is not signed"
     except TagError as problem:
-        error = Result.NEUTRAL, f"signature is malformed: {problem}"
+        signature.error = Result.NEUTRAL, f"signature is malformed: {problem}"
     except Exception:  # one signature must not harm another
         on_error("DKIM-Signature can't be read")
-        error = Result.TEMPERROR, "internal error"
-    return Signature(position, error, **found)
+        signature.error = Result.TEMPERROR, "internal error"
+    return signature
 
 
-def _read(value: bytes, found: dict[str, Any]) -> None:
-    """Fill the fields of Signature, those first that say whose it is; raises TagError for what is wrong."""
+def _read(value: bytes, found: Signature) -> None:
+    """Fill in the signature, first whose it is; raises TagError for what is wrong."""
     tags = read_tags(value)
     read_signer(tags, found)
     require(tags, b"v", b"a", b"b", b"bh", b"d", b"h", b"s")
     if tags[b"v"] != b"1":
         raise TagError("v= is not 1")
     if b"i" in tags:
-        found["identity"], found["identity_domain"] = _identity(tags[b"i"], found["domain"])
+        found.identity, found.identity_domain = _identity(tags[b"i"], found.domain)
     read_coverage(tags, found)
 
 
@@ -188,13 +194,17 @@ def _properties(signature: Signature, shown: int) -> dict[str, str]:
         "header.a": signature.algorithm,
         "header.b": signature.signature_text[:shown],
     }
+    if signature.error is None:  # then all are known
+        return properties
     return {name: value for name, value in properties.items() if value}
 
 
 def _shown_length(signatures: Sequence[Signature]) -> int:
     """How much of b= tells the signatures apart: 8 characters, or more (RFC 6008 section 4), at most 64."""
-    texts = {signature.signature_text for signature in signatures}
     length = 8
+    if len(signatures) == 1:
+        return length
+    texts = {signature.signature_text for signature in signatures}
     while length < 64 and len({text[:length] for text in texts}) < len(texts):
         length += 1
     return length

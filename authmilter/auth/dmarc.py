@@ -1,7 +1,8 @@
 """DMARC: is the author's domain authenticated, and what does its owner ask for if not (RFC 9989)?"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from authmilter.addresses import Author
 from authmilter.auth import orgdomain
@@ -13,8 +14,10 @@ from authmilter.interfaces import Resolver
 MAX_IDENTIFIERS = 101  # domains whose alignment is looked at: as many signatures as [dkim] can allow, and SPF
 
 
-@dataclass(frozen=True, slots=True)
-class DmarcEvaluation:
+_COUNTED = frozenset((Result.PASS, Result.TEMPERROR))  # results that can bear on DMARC
+
+
+class DmarcEvaluation(NamedTuple):
     """The result, and what it came from.
 
     `policy` is what the owner asks for on failure (none, quarantine or reject) after sp, np and t; it and
@@ -56,7 +59,7 @@ async def evaluate(author: Author, results: Sequence[AuthResult], dns: Resolver)
     except DnsTempError as error:
         reason = f"policy discovery failed: {error}"
         return DmarcEvaluation(AuthResult("dmarc", Result.TEMPERROR, domain, properties, reason))
-    notes = [f"{found.count} records at _dmarc.{name} are discarded" for name, found in seen.items() if found.count > 1]
+    notes = [f"{number} records at _dmarc.{name} are discarded" for name, (_, number) in seen.items() if number > 1]
     if policy is None:
         # RFC 9989 section 4.10.1: without a record, DMARC MUST NOT be applied.
         return DmarcEvaluation(AuthResult("dmarc", Result.NONE, domain, properties, "; ".join(notes)))
@@ -67,7 +70,8 @@ async def evaluate(author: Author, results: Sequence[AuthResult], dns: Resolver)
     evidence = await _alignment(domain, policy.record, results, dns, seen)
     if evidence.spf or evidence.dkim:
         result = Result.PASS
-        notes.insert(0, " and ".join(["spf"] * evidence.spf + ["dkim"] * bool(evidence.dkim)) + " aligned")
+        both = evidence.spf and evidence.dkim
+        notes.insert(0, "spf and dkim aligned" if both else "spf aligned" if evidence.spf else "dkim aligned")
     elif evidence.doubt or policy.doubt:
         result = Result.TEMPERROR
         notes.insert(0, evidence.doubt or policy.doubt)
@@ -85,8 +89,7 @@ async def evaluate(author: Author, results: Sequence[AuthResult], dns: Resolver)
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Policy:
+class _Policy(NamedTuple):
     domain: str  # where the record stands
     record: Record
     wanted: str
@@ -123,12 +126,12 @@ async def _of_subdomain(domain: str, name: str, record: Record, dns: Resolver) -
 
 def _tested(record: Record, policy: str) -> str:
     """RFC 9989 section 4.7: t=y asks for a policy one level lower."""
-    return POLICIES[max(0, POLICIES.index(policy) - record.testing)]
+    return POLICIES[max(0, POLICIES.index(policy) - 1)] if record.testing else policy
 
 
 @dataclass(slots=True)
 class _Evidence:
-    dkim: list[str]
+    dkim: list[str] = field(default_factory=list)
     spf: bool = False
     doubt: str = ""
 
@@ -137,35 +140,39 @@ async def _alignment(
     domain: str, record: Record, results: Sequence[AuthResult], dns: Resolver, seen: dict[str, Found]
 ) -> _Evidence:
     """Which passes are aligned (RFC 9989 section 4.4), and what a temporary failure leaves open."""
-    evidence = _Evidence([])
-    aligned = _Aligned(domain, dns, seen)
+    evidence = _Evidence()
+    aligned: _Aligned | None = None
     for result in results:
         # RFC 9989 section 4.4.2: SPF counts for MAIL FROM alone, never for HELO (CVE-2019-20790).
-        if result.method not in {"spf", "dkim"} or result.result not in {Result.PASS, Result.TEMPERROR}:
+        if result.method not in ("spf", "dkim") or result.result not in _COUNTED:
             continue
-        strict = (record.aspf if result.method == "spf" else record.adkim) == "s"
-        if not result.identifier:
+        identifier = result.identifier
+        if not identifier:
             # A temperror without identifier may have been for an aligned one.
             if result.result is Result.TEMPERROR:
                 evidence.doubt = f"{result.method} temperror"
             continue
-        try:
-            if not await aligned.with_author(result.identifier, strict):
+        if identifier != domain:
+            if (record.aspf if result.method == "spf" else record.adkim) == "s":
                 continue
-        except DnsTempError as error:
-            evidence.doubt = f"the alignment of {result.identifier} is not known: {error}"
-            continue
+            aligned = aligned or _Aligned(domain, dns, seen)
+            try:
+                if not await aligned.with_author(identifier):
+                    continue
+            except DnsTempError as error:
+                evidence.doubt = f"the alignment of {identifier} is not known: {error}"
+                continue
         if result.result is Result.TEMPERROR:
             evidence.doubt = f"{result.method} temperror"
         elif result.method == "spf":
             evidence.spf = True
-        elif result.identifier not in evidence.dkim:
-            evidence.dkim.append(result.identifier)
+        elif identifier not in evidence.dkim:
+            evidence.dkim.append(identifier)
     return evidence
 
 
 class _Aligned:
-    """Tells whether identifiers are aligned with one Author Domain."""
+    """Tells whether identifiers are aligned with one Author Domain in relaxed mode."""
 
     def __init__(self, domain: str, dns: Resolver, seen: dict[str, Found]) -> None:
         self._domain = domain
@@ -174,12 +181,10 @@ class _Aligned:
         self._organizational_domain = ""  # of the Author Domain, once it is needed
         self._relaxed: dict[str, bool] = {}
 
-    async def with_author(self, identifier: str, strict: bool) -> bool:
-        """Same name, or, if relaxed, same Organizational Domain.  Raises DnsTempError."""
-        if identifier == self._domain:
-            return True
+    async def with_author(self, identifier: str) -> bool:
+        """Same Organizational Domain.  Raises DnsTempError."""
         # An Organizational Domain is its domain or a name above it; so names that end differently have none in common.
-        if strict or identifier.rpartition(".")[2] != self._domain.rpartition(".")[2]:
+        if identifier.rpartition(".")[2] != self._domain.rpartition(".")[2]:
             return False
         if identifier not in self._relaxed:
             if len(self._relaxed) == MAX_IDENTIFIERS:

@@ -1,14 +1,17 @@
 """DMARC policy records, and the DNS tree walk that finds them and the Organizational Domain (RFC 9989 section 4.10)."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
-from authmilter.interfaces import Resolver
+from authmilter.interfaces import Answer, Resolver
 
 MAX_TAGS = 64  # tags of a record that are read
 MAX_URIS = 20  # reporting addresses of a tag
 MAX_RECORD = 8192  # octets of a record that are read
+_CACHED_RECORD = 1024  # octets; longer ones are rare, and would let an attacker fill the memory
 
 POLICIES = ("none", "quarantine", "reject")  # dmarc-request, mildest first
 
@@ -40,7 +43,7 @@ def parse_record(txt: bytes) -> Record | None:
 
     Unknown tags, among them the historic pct, rf and ri, are ignored; of a tag that stands twice the first counts.
     """
-    return _parse(txt[:MAX_RECORD]) if _is_policy_record(txt) else None
+    return _parse_cached(txt) if len(txt) <= _CACHED_RECORD else _parse(txt[:MAX_RECORD])
 
 
 def _is_policy_record(txt: bytes) -> bool:
@@ -51,8 +54,9 @@ def _is_policy_record(txt: bytes) -> bool:
     return len(name.rstrip(b" \t")) == 1 and value.strip(b" \t") == b"DMARC1"
 
 
-@lru_cache(maxsize=1024)
-def _parse(txt: bytes) -> Record:
+def _parse(txt: bytes) -> Record | None:
+    if not _is_policy_record(txt):
+        return None
     tags: dict[str, str] = {}
     for tag in txt.decode("latin-1").split(";", MAX_TAGS)[:MAX_TAGS]:
         name, equals, value = tag.partition("=")
@@ -84,6 +88,8 @@ def _parse(txt: bytes) -> Record:
     )
 
 
+_parse_cached = lru_cache(maxsize=1024)(_parse)
+
 _URI = re.compile(r"[a-z][a-z0-9+.-]*:[!-~]+", re.IGNORECASE)
 _LIMIT = re.compile(r"[0-9]+[kmgt]?", re.IGNORECASE)
 
@@ -111,12 +117,11 @@ def _failure_options(value: str) -> str:
     return ":".join(options)
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """What stands at ``_dmarc`` below one domain: the record, if there is exactly one, and how many there are."""
 
     record: Record | None
-    count: int
+    number: int
 
 
 async def lookup(domain: str, dns: Resolver, seen: dict[str, Found] | None = None) -> Found:
@@ -126,13 +131,19 @@ async def lookup(domain: str, dns: Resolver, seen: dict[str, Found] | None = Non
     """
     if seen is not None and domain in seen:
         return seen[domain]
-    answer = await dns.query(f"_dmarc.{domain}", "TXT")
-    # RFC 9989 section 4.10, steps 2 and 6: what is no DMARC record is discarded, and several records are all discarded.
-    texts = [txt for txt in answer.records if isinstance(txt, bytes) and _is_policy_record(txt)]
-    found = Found(parse_record(texts[0]) if len(texts) == 1 else None, len(texts))
+    found = _found(await dns.query(f"_dmarc.{domain}", "TXT"))
     if seen is not None:
         seen[domain] = found
     return found
+
+
+def _found(answer: Answer) -> Found:
+    """RFC 9989 section 4.10, steps 2 and 6: what is no DMARC record is discarded, and several records are all discarded."""
+    records: Sequence[bytes | str] = answer.records
+    if len(records) > 1:
+        records = [txt for txt in records if isinstance(txt, bytes) and _is_policy_record(txt)]
+    record = parse_record(records[0]) if len(records) == 1 and isinstance(records[0], bytes) else None
+    return Found(record, len(records) if len(records) > 1 or record is not None else 0)
 
 
 @lru_cache(maxsize=4096)
@@ -152,8 +163,7 @@ def prefetch(domain: str, dns: Resolver) -> None:
         dns.prefetch(f"_dmarc.{name}", "TXT")
 
 
-@dataclass(frozen=True, slots=True)
-class Walk:
+class Walk(NamedTuple):
     """What a tree walk found.
 
     `records` are the policy records on the way, longest name first; `several` the names whose records were discarded
@@ -169,20 +179,30 @@ class Walk:
 async def walk(domain: str, dns: Resolver, seen: dict[str, Found] | None = None) -> Walk:
     """Walk up the DNS from that domain (RFC 9989 section 4.10).  Raises DnsTempError at the first answer that fails.
 
-    All names are known beforehand, so they are prefetched together and the walk costs one round trip; `seen`
-    remembers answers, for the time of one evaluation.
+    All names are known beforehand, so those without an answer yet are prefetched together and the walk costs one round
+    trip; `seen` remembers answers, for the time of one evaluation.
     """
-    prefetch(domain, dns)
+    if seen is None:
+        seen = {}
     records: list[tuple[str, Record]] = []
     several: list[str] = []
+    prefetched = False
     for name in names(domain):
-        found = await lookup(name, dns, seen)
+        found = seen.get(name)
+        if found is None:
+            answer = dns.known(f"_dmarc.{name}", "TXT")
+            if answer is None:
+                if not prefetched:
+                    prefetch(domain, dns)
+                    prefetched = True
+                answer = await dns.query(f"_dmarc.{name}", "TXT")
+            found = seen[name] = _found(answer)
         if found.record is not None:
             records.append((name, found.record))
             # RFC 9989 section 4.10, steps 2 and 6: a single record that says what it is ends the walk.
             if found.record.psd != "u":
                 break
-        elif found.count:
+        elif found.number:
             several.append(name)
     return Walk(domain, tuple(records), tuple(several), _organizational_domain(domain, records))
 

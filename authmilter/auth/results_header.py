@@ -4,10 +4,8 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-from authres.core import AuthenticationResult, AuthenticationResultProperty, AuthenticationResultsHeader, QuotableValue
-
 from authmilter.addresses import comment_end, to_ascii_domain
-from authmilter.evidence import AuthResult, Result
+from authmilter.evidence import AuthResult
 from authmilter.model import Message
 from authmilter.verdict import HeaderEdit
 
@@ -19,42 +17,13 @@ MAX_PREFIX = 4096  # octets of a foreign field in which authserv-id and version 
 # ------------------------------------------------------------------------------------------------------------ writing
 
 _UNPRINTABLE = re.compile(r"[^ -~]")
-# What may stand without quotes.  Apostrophes and backticks could too, but some readers take them for quotes
-# ("legit.example'a.attack.example" as a domain), and a quoted-string is always right.
-_TOKEN = re.compile(r"[A-Za-z0-9!#$%&*+.^_{|}~-]+")  # RFC 2045 section 5.1
-_ADDRESS = re.compile(  # RFC 8601 section 2.2: [ [ local-part ] "@" ] domain-name
-    r"(?:[A-Za-z0-9!#$%&*+/=?^_{|}~-]+(?:\.[A-Za-z0-9!#$%&*+/=?^_{|}~-]+)*)?@"
-    r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)+"
-)
-
-
-class _Value(QuotableValue):  # type: ignore[misc]  # authres has no types
-    """A value as text that can't break out of its place, whatever it holds.
-
-    The quoting of authres lets anything pass that has an ``@`` in it.
-    """
-
-    def __new__(cls, text: str) -> "_Value":
-        if len(text) > MAX_VALUE:
-            text = text[: MAX_VALUE - 3] + "..."  # so that what is left is not taken for a shorter domain
-        if not (text.isascii() and text.isprintable()):
-            text = _UNPRINTABLE.sub("?", text)
-        return str.__new__(cls, text)
-
-    def quote_if_needed(self) -> str:
-        """The token or quoted-string of RFC 8601 section 2.2."""
-        text = str(self)
-        if _TOKEN.fullmatch(text):
-            return text
-        return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-class _PropertyValue(_Value):
-    """A pvalue: a mailbox or a domain behind ``@`` needs no quotes either."""
-
-    def quote_if_needed(self) -> str:
-        text = str(self)
-        return text if _ADDRESS.fullmatch(text) else super().quote_if_needed()
+# What may stand without quotes (RFC 2045 section 5.1).  Apostrophes and backticks could too, but some readers take them
+# for quotes ("legit.example'a.attack.example" as a domain), and a quoted-string is always right.
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&*+.^_{|}~-]++")
+_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_ATOM = "[A-Za-z0-9!#$%&*+/=?^_{|}~-]++"
+# RFC 8601 section 2.2: a pvalue is a token, or [ [ local-part ] "@" ] domain-name.
+_PVALUE = re.compile(rf"{_TOKEN.pattern}|(?:{_ATOM}(?:\.{_ATOM})*+)?@{_LABEL}(?:\.{_LABEL})+")
 
 
 def render(authserv_id: str, results: Sequence[AuthResult]) -> str:
@@ -63,32 +32,43 @@ def render(authserv_id: str, results: Sequence[AuthResult]) -> str:
     Control characters and what is not ASCII become ``?``, long values are cut, and properties without a value are left
     out.  No results give ``none``.
     """
-    header = AuthenticationResultsHeader(
-        feature_context=None,
-        authserv_id=_Value(authserv_id).quote_if_needed(),
-        results=[_clause(r.method, r.result, r.reason, tuple(r.properties.items())) for r in results],
-    )
-    value: str = header.header_value()
-    return value.replace("; \n", ";\n")  # only our folds have a line feed
+    lines = [_written(authserv_id, _TOKEN).lower()]
+    for result in results:
+        method = result.method
+        clause = ("spf" if method == "spf_helo" else method) + "=" + result.result
+        if result.reason:
+            clause += " reason=" + _written(result.reason, _TOKEN)
+        words = [clause]
+        for name, value in result.properties.items():
+            if value:
+                words.append(name + "=" + _written(value, _PVALUE))
+        clause = " ".join(words)
+        lines.append(clause if len(clause) <= MAX_LINE else _folded(words))
+    return ";\n\t".join(lines) if results else lines[0] + "; none"
 
 
-@lru_cache(maxsize=4096)  # clients, their greetings and author domains come again; authres takes 7 us for each
-def _clause(method: str, result: Result, reason: str, properties: tuple[tuple[str, str], ...]) -> str:
-    clause = AuthenticationResult("spf" if method == "spf_helo" else method, result=result.value)
-    if reason:
-        clause.reason = _Value(reason)
-    lines = [str(clause)]
-    for name, value in properties:
-        if not value:
-            continue
-        written = AuthenticationResultProperty(*name.split(".", 1))
-        written.value = _PropertyValue(value)
-        word = str(written)
+def _written(text: str, bare: re.Pattern[str]) -> str:
+    """The text as it is where `bare` matches, else as the quoted-string of RFC 8601 section 2.2 that nothing can leave."""
+    if len(text) > MAX_VALUE:
+        text = text[: MAX_VALUE - 3] + "..."  # so that what is left is not taken for a shorter domain
+    if bare.fullmatch(text):
+        return text
+    if not (text.isascii() and text.isprintable()):
+        text = _UNPRINTABLE.sub("?", text)
+    if "\\" in text or '"' in text:
+        text = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + text + '"'
+
+
+def _folded(words: Sequence[str]) -> str:
+    """The words on as many lines as they need."""
+    lines = [words[0]]
+    for word in words[1:]:
         if len(lines[-1]) + len(word) < MAX_LINE:
             lines[-1] += " " + word
         else:
             lines.append(word)
-    return "\n\t" + "\n\t".join(lines)
+    return "\n\t".join(lines)
 
 
 # ------------------------------------------------------------------------------------------------------------ reading
@@ -150,6 +130,9 @@ def _canonical_set(ours: frozenset[str]) -> frozenset[str]:
     return frozenset(_canonical(authserv_id) for authserv_id in ours)
 
 
+_WATCHED = (b"authentication-results", b"x-spam-", *_BIMI)  # how the names start
+
+
 def is_watched(name: bytes) -> bool:
     """Is it the name of a field that `forged` may have to take away?"""
     key = name.strip(b" \t").lower()
@@ -163,14 +146,19 @@ def forged(message: Message, ours: frozenset[str], inside: bool) -> list[HeaderE
     `inside`, every X-Spam field, and the fields with which a receiver tells mail readers whose logo to show.  It is for
     the caller to leave alone what a trusted relay wrote.
     """
-    positions = []
-    for name, places in message.index.items():
+    positions: list[tuple[int, int]] = []
+    for name in message.index:
+        if not name.startswith(_WATCHED):
+            continue  # nearly always
+        places = message.index[name]
         if name == b"authentication-results":
             positions += [
                 (place, nth) for nth, place in enumerate(places, 1) if claims(message.fields[place].value, ours)
             ]
         elif not inside and (name in _BIMI or (name.startswith(b"x-spam-") and _NAME.fullmatch(name))):
             positions += [(place, nth) for nth, place in enumerate(places, 1)]
+    if not positions:
+        return []
     return [
         HeaderEdit("delete", nth, message.fields[place].name.strip(b" \t").decode("ascii"))
         for place, nth in sorted(positions, reverse=True)

@@ -5,10 +5,9 @@ Their tags, the key that they name, and the verification itself.  Results are in
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
@@ -19,7 +18,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from authmilter.addresses import to_ascii_domain
 from authmilter.auth.canonical import HEADER
 from authmilter.auth.keys import KeyRecord, key_name, parse_key_record
-from authmilter.auth.taglist import TagError, decode_base64, drop_fws, parse_tags, split_list
+from authmilter.auth.taglist import TagError, decode_text, drop_fws, parse_tags, split_list
 from authmilter.config.schema import Dkim
 from authmilter.errors import DnsTempError
 from authmilter.evidence import Result
@@ -27,20 +26,26 @@ from authmilter.interfaces import Answer, Resolver
 from authmilter.model import BodyHashKey, HeaderField, Message
 
 Outcome = tuple[Result, str]  # a result with its reason
-FieldForms = dict[tuple[str, int], bytes]  # (canonicalization, position) -> canonical field, shared by all signatures
+FieldForms = dict[str, dict[int, bytes]]  # canonicalization -> position -> canonical field, shared by all signatures
 
 MAX_FIELD = 32 * 1024  # octets of a signature field; real ones stay under 4,000
 MAX_KEY_RECORDS = 5  # records at one name that are read
 MAX_KEYS = 2  # usable keys that are tried: one is right, a second may appear while keys are changed
-_ALGORITHMS = (b"rsa-sha256", b"ed25519-sha256", b"rsa-sha1")
+_ALGORITHMS = {name.encode(): name for name in ("rsa-sha256", "ed25519-sha256", "rsa-sha1")}
+# c= -> the form of the header and the hash of the body.  RFC 6376 section 3.5: where one name is given, the body is simple.
+_CANONICALIZATIONS = {
+    b"%b%b" % (header.encode(), given): (header, BodyHashKey(body, None))
+    for header in ("simple", "relaxed")
+    for given, body in ((b"", "simple"), (b"/simple", "simple"), (b"/relaxed", "relaxed"))
+}
 _FIELD_NAME = bytes(range(33, 58)) + bytes(range(60, 127)) + bytes(range(0x80, 0x100))  # RFC 5322 ftext, RFC 6532
 _PKCS1 = PKCS1v15()
 _DIGEST = Prehashed(SHA256())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Signature:
-    """A signature field (RFC 6376 section 3.5, RFC 8617 section 4.1).
+    """A signature field (RFC 6376 section 3.5, RFC 8617 section 4.1); it changes only while it is read.
 
     `position` is its place in ``message.fields``.  `error` is the result that the field alone brings about, None if the
     signature has to be verified; then `key_name` is where its key is, and `body_hash_key` the hash of the body that it
@@ -69,7 +74,7 @@ class Signature:
 # -- the field ---------------------------------------------------------------------------------------------------------
 
 # RFC 6376 section 6.1.1: implementers MUST meticulously validate the format and values of the field.  The functions here
-# put what they read under the names of Signature, and raise TagError for what is wrong.
+# put what they read into a Signature, and raise TagError for what is wrong.
 
 
 def read_tags(value: bytes) -> dict[bytes, bytes]:
@@ -79,25 +84,28 @@ def read_tags(value: bytes) -> dict[bytes, bytes]:
     return parse_tags(value)
 
 
-def read_signer(tags: Mapping[bytes, bytes], found: dict[str, Any]) -> None:
+def read_signer(tags: Mapping[bytes, bytes], found: Signature) -> None:
     """Whose signature it is, by which algorithm, and the signature: d= s= a= b=, those that are there."""
     if b"d" in tags:
-        domain = found["domain"] = read_domain(tags[b"d"], "d=")
+        domain = found.domain = read_domain(tags[b"d"], "d=")
         if "." not in domain:  # the grammar of domain-name asks for two labels
             raise TagError("d= is a single label")
-        found["identity"] = "@" + domain
-        found["identity_domain"] = domain
+        found.identity = "@" + domain
+        found.identity_domain = domain
         if b"s" in tags:
-            found["key_name"] = key_name(tags[b"s"], domain)
-            if not found["key_name"]:
+            found.key_name = key_name(tags[b"s"], domain)
+            if not found.key_name:
                 raise TagError("s= is no selector")
-            found["selector"] = found["key_name"].removesuffix(f"._domainkey.{domain}")
+            found.selector = found.key_name.removesuffix(f"._domainkey.{domain}")
     algorithm = tags.get(b"a", b"").lower()
-    if algorithm.replace(b"-", b"").isalnum() and len(algorithm) <= 32:
-        found["algorithm"] = algorithm.decode()
+    if algorithm in _ALGORITHMS:
+        found.algorithm = _ALGORITHMS[algorithm]
+    elif algorithm.replace(b"-", b"").isalnum() and len(algorithm) <= 32:
+        found.algorithm = algorithm.decode()
     if b"b" in tags:
-        found["signature"] = _base64(tags[b"b"], "b=")
-        found["signature_text"] = drop_fws(tags[b"b"]).decode()
+        text = drop_fws(tags[b"b"])
+        found.signature = _base64(text, "b=")
+        found.signature_text = text.decode()
 
 
 def require(tags: Mapping[bytes, bytes], *names: bytes) -> None:
@@ -109,36 +117,38 @@ def require(tags: Mapping[bytes, bytes], *names: bytes) -> None:
         raise TagError("a= is unknown")
 
 
-def read_coverage(tags: Mapping[bytes, bytes], found: dict[str, Any], *, blank_names: bool = False) -> None:
+def read_coverage(tags: Mapping[bytes, bytes], found: Signature, *, blank_names: bool = False) -> None:
     """What is signed, and for how long: c= q= h= bh= l= t= x=; `blank_names` lets h= have items without a name."""
-    canonicalization, slash, body_canonicalization = tags.get(b"c", b"simple").lower().partition(b"/")
-    if not slash:
-        body_canonicalization = b"simple"  # RFC 6376 section 3.5: where one name is given, and by default
-    if not {canonicalization, body_canonicalization} <= {b"simple", b"relaxed"}:
+    forms = _CANONICALIZATIONS.get(tags.get(b"c", b"simple").lower())
+    if forms is None:
         raise TagError("c= is unknown")
-    found["header_canonicalization"] = canonicalization.decode()
+    found.header_canonicalization, body_hash_key = forms
     if b"q" in tags and b"dns/txt" not in split_list(tags[b"q"].lower()):
         raise TagError("q= is unknown")
-    names = split_list(tags[b"h"].lower())
-    if blank_names:
+    names = tags[b"h"].lower().split(b":")
+    if b"".join(names).translate(None, _FIELD_NAME):
+        names = [name.strip() for name in names]
+        if b"".join(names).translate(None, _FIELD_NAME):
+            raise TagError("h= is no list of field names")
+    if not all(names):
         names = [name for name in names if name]
-    if not all(names) or b"".join(names).translate(None, _FIELD_NAME):
-        raise TagError("h= is no list of field names")
-    found["signed_fields"] = tuple(names)
-    found["body_hash"] = _base64(tags[b"bh"], "bh=")
+        if not blank_names:
+            raise TagError("h= is no list of field names")
+    found.signed_fields = tuple(names)
+    found.body_hash = _base64(drop_fws(tags[b"bh"]), "bh=")
     length = _number(tags, b"l", 76)
     read_timestamp(tags, found)
-    timestamp, expiration = found["timestamp"], _number(tags, b"x", 12)
+    timestamp, expiration = found.timestamp, _number(tags, b"x", 12)
     if timestamp is not None and expiration is not None and expiration <= timestamp:
         raise TagError("x= is not after t=")  # RFC 6376 section 3.5
-    found["expiration"] = expiration
-    if found["algorithm"] != "rsa-sha1":
-        found["body_hash_key"] = BodyHashKey(body_canonicalization.decode(), length)
+    found.expiration = expiration
+    if found.algorithm != "rsa-sha1":
+        found.body_hash_key = body_hash_key if length is None else body_hash_key._replace(length=length)
 
 
-def read_timestamp(tags: Mapping[bytes, bytes], found: dict[str, Any]) -> None:
+def read_timestamp(tags: Mapping[bytes, bytes], found: Signature) -> None:
     """When it was signed: t=."""
-    found["timestamp"] = _number(tags, b"t", 12)
+    found.timestamp = _number(tags, b"t", 12)
 
 
 def read_domain(value: bytes, tag: str) -> str:
@@ -149,9 +159,9 @@ def read_domain(value: bytes, tag: str) -> str:
     return domain
 
 
-def _base64(value: bytes, tag: str) -> bytes:
+def _base64(text: bytes, tag: str) -> bytes:
     try:
-        return decode_base64(value)
+        return decode_text(text)
     except TagError as problem:
         raise TagError(f"{tag} is {problem}") from None
 
@@ -185,17 +195,7 @@ def before_query(signature: Signature, message: Message, now: float, options: Dk
 async def ask_keys(
     names: Collection[str], dns: Resolver, on_error: Callable[[str], None]
 ) -> dict[str, Answer | DnsTempError]:
-    """The answers about all keys, asked for at once."""
-
-    async def query(name: str) -> Answer | DnsTempError:
-        try:
-            return await dns.query(name, "TXT")
-        except DnsTempError as error:
-            return error
-        except Exception as error:
-            on_error("DKIM key query failed")
-            return DnsTempError(str(error))
-
+    """The answers about all keys; those that are not known are asked for at once."""
     answers: dict[str, Answer | DnsTempError] = {}
     unknown = []
     for name in names:
@@ -205,10 +205,21 @@ async def ask_keys(
         else:
             answers[name] = known
     if len(unknown) == 1:  # no task for what is nearly every message
-        answers[unknown[0]] = await query(unknown[0])
+        answers[unknown[0]] = await _ask_key(unknown[0], dns, on_error)
     elif unknown:
-        answers.update(zip(unknown, await asyncio.gather(*map(query, unknown)), strict=True))
+        asked = await asyncio.gather(*(_ask_key(name, dns, on_error) for name in unknown))
+        answers.update(zip(unknown, asked, strict=True))
     return answers
+
+
+async def _ask_key(name: str, dns: Resolver, on_error: Callable[[str], None]) -> Answer | DnsTempError:
+    try:
+        return await dns.query(name, "TXT")
+    except DnsTempError as error:
+        return error
+    except Exception as error:
+        on_error("DKIM key query failed")
+        return DnsTempError(str(error))
 
 
 def usable_keys(signature: Signature, answer: Answer | DnsTempError, options: Dkim) -> list[KeyRecord] | Outcome:
@@ -276,42 +287,55 @@ def verify_message_signature(
 
 def _signed_data(signature: Signature, message: Message, forms: FieldForms) -> bytes:
     """What was signed: the fields that h= names, then the signature field itself (RFC 6376 section 3.7)."""
-    canonicalization = signature.header_canonicalization
     index = message.index
-    parts = []
+    positions = []
     left: dict[bytes, int] = {}
     for name in signature.signed_fields:
-        positions = index.get(name)
-        if positions is None:
+        own = index.get(name)
+        if own is None:
             continue  # RFC 6376 section 3.5: a field that is not there counts as the null string
         # RFC 6376 section 5.4.2: each mention of a name takes the next field of that name, from the bottom up.
-        at = left.get(name, len(positions)) - 1
-        if at >= 0 and positions[at] == signature.position:
+        at = left.get(name, len(own)) - 1
+        if at >= 0 and own[at] == signature.position:
             at -= 1  # h= can't mean the signature itself
-        if at < 0:
-            continue
-        left[name] = at
-        parts.append(canonical_form(message, canonicalization, positions[at], forms))
-    parts.append(unsigned_form(message.fields[signature.position], canonicalization))
+        if at >= 0:
+            left[name] = at
+            positions.append(own[at])
+    parts = canonical_forms(message, signature.header_canonicalization, positions, forms)
+    parts.append(unsigned_form(message.fields[signature.position], signature.header_canonicalization))
     return b"".join(parts)
 
 
-def canonical_form(message: Message, canonicalization: str, position: int, forms: FieldForms) -> bytes:
-    """The canonical form of the field at that position, made once."""
-    form = forms.get((canonicalization, position))
-    if form is None:
-        form = forms[canonicalization, position] = HEADER[canonicalization](message.fields[position])
-    return form
+def canonical_forms(
+    message: Message, canonicalization: str, positions: Iterable[int], forms: FieldForms
+) -> list[bytes]:
+    """The canonical forms of the fields at these positions, each made once for all who share `forms`."""
+    known = forms.setdefault(canonicalization, {})
+    canonical = HEADER[canonicalization]
+    parts = []
+    for position in positions:
+        form = known.get(position)
+        if form is None:
+            form = known[position] = canonical(message.fields[position])
+        parts.append(form)
+    return parts
 
 
 def unsigned_form(field: HeaderField, canonicalization: str) -> bytes:
-    """A signature field as it is signed itself: without the value of b= and its final CRLF (RFC 6376 section 3.7)."""
+    """A signature field as it is signed itself: without the value of b= and its final CRLF (RFC 6376 section 3.7).
+
+    `read_tags` must have accepted it: then b= is there once, and all white space is SP, HTAB and folds.
+    """
     parts = field.value.split(b";")
-    for i, part in enumerate(parts):
-        name, equals, _ = part.partition(b"=")
-        if name.strip(b" \t\r\n") == b"b":
+    for i in reversed(range(len(parts))):  # usually it is the last
+        name, equals, _ = parts[i].partition(b"=")
+        if name.strip() == b"b":
             parts[i] = name + equals  # the white space around the value goes too, all else stays
-    return HEADER[canonicalization](HeaderField(field.name, b";".join(parts))).removesuffix(b"\r\n")
+            break
+    value = b";".join(parts)
+    if canonicalization == "simple":
+        return field.name + b":" + value
+    return field.name.strip(b" \t").lower() + b":" + b" ".join(value.split())
 
 
 def is_signed_by(key: KeyRecord, signature: bytes, digest: bytes) -> bool:

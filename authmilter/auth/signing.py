@@ -211,12 +211,14 @@ def signed_fields(wanted: FieldNames, message: Message) -> tuple[list[str], list
     """
     names: list[str] = []
     fields: list[HeaderField] = []
+    index = message.index
     for name, key, oversigned in wanted:
-        positions = message.index.get(key, ())
         # RFC 6376 section 5.4.2: several fields of a name are signed from the bottom up.
-        fields += [message.fields[position] for position in reversed(positions)]
-        # RFC 6376 section 5.4: a name listed once more than it is there keeps further fields out.
-        names += [name] * (len(positions) + oversigned)
+        for position in reversed(index.get(key, ())):
+            names.append(name)
+            fields.append(message.fields[position])
+        if oversigned:  # RFC 6376 section 5.4: a name listed once more than it is there keeps further fields out
+            names.append(name)
     if len(names) > MAX_SIGNED_FIELDS:
         raise SigningError(f"over {MAX_SIGNED_FIELDS} header fields to sign")
     return [f"{name}:" for name in names[:-1]] + [f"{names[-1]};"], fields

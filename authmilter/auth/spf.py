@@ -137,15 +137,18 @@ async def _outcome(
 ) -> SpfOutcome:
     """The outcome for an identity at that domain: from the cache, or evaluated, or ruled out by local policy."""
     ip = connection.client_ip
-    if ip is not None and any(ip in network for network in options.skip):
+    if options.skip and ip is not None and any(ip in network for network in options.skip):
         return SpfOutcome(Result.NONE, f"local policy: {ip} is not checked")
     receiver = connection.mta_name
     if len(local) > MAX_VALUE or len(helo) > MAX_VALUE:
         cache = None  # long keys would fill the memory
     key = (None if ip is None else ip.packed, domain)
-    key_of_sender = (*key, local, helo, receiver)
+    key_of_sender: Hashable = ()
     if cache is not None:
-        kept = cache.get(key) or cache.get(key_of_sender)
+        kept = cache.get(key)
+        if kept is None:
+            key_of_sender = (*key, local, helo, receiver)
+            kept = cache.get(key_of_sender)
         if kept is not None:
             return kept
     outcome = await check_host(

@@ -259,7 +259,11 @@ class Evaluation:
             self.question = (name, rdtype)
             if self.deadline is None:
                 self.deadline = asyncio.get_running_loop().time() + self.options.timeout
-            self.prefetch()
+                self.prefetch()
+                # A time-out needs a task of our own, which `eager.start` makes at the first wait.
+                await asyncio.sleep(0)
+            else:
+                self.prefetch()
             try:
                 async with asyncio.timeout_at(self.deadline):
                     answer = await self.dns.query(name, rdtype)

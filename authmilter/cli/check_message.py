@@ -162,6 +162,7 @@ async def judge(config: "Config", args: argparse.Namespace, raw: bytes, clock: C
     from authmilter.check import all_checks
     from authmilter.files import load_files
     from authmilter.metrics import NullObserver
+    from authmilter.model import HeaderField
     from authmilter.resolver import StubResolver
     from authmilter.session import Outcome, Session, build
     from authmilter.verdict import Action
@@ -192,8 +193,7 @@ async def judge(config: "Config", args: argparse.Namespace, raw: bytes, clock: C
             return
         await session.data(macros)
         fields, body = split(raw)
-        for name, value in fields:
-            session.header(name, value)
+        session.headers([HeaderField(name, value) for name, value in fields])
         if (await session.end_of_headers(macros)).action in refused:
             return
         for start in range(0, len(body), CHUNK):
@@ -264,9 +264,7 @@ def as_json(outcome: "Outcome") -> dict[str, Any]:
             for stage, finding in outcome.tx.findings
         ],
         "authentication_results": outcome.authentication_results,
-        "edits": [
-            {"op": edit.op, "index": edit.index, "name": edit.name, "value": edit.value} for edit in verdict.edits
-        ],
+        "edits": [{"op": edit.op, "index": edit.at, "name": edit.name, "value": edit.value} for edit in verdict.edits],
         "because": list(verdict.because),
         "enforced": outcome.ruling.enforce,
         "ref": outcome.reference,

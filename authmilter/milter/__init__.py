@@ -9,7 +9,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from authmilter.model import Stage
+from authmilter.model import HeaderField, Stage
 from authmilter.verdict import Verdict
 
 
@@ -21,11 +21,11 @@ class Session(Protocol):
     the rest of that message (after `connect` or `helo`: of the SMTP session) is then kept from the session.
     """
 
-    def answers(self, stage: Stage) -> bool:
-        """Whether that stage may be answered with anything but "continue".
+    def answering(self) -> frozenset[Stage]:
+        """The stages that may be answered with anything but "continue".
 
-        False lets the MTA send on without waiting.  For HEADER a verdict can't be given at all; for BODY it means that
-        `body` may return False.
+        At others the MTA may send on without waiting.  At HEADER a verdict can't be given at all; BODY among them means
+        that `body` may return False.
         """
         ...
 
@@ -51,11 +51,12 @@ class Session(Protocol):
         """DATA; MTAs that speak a protocol version below 4 don't tell."""
         ...
 
-    def header(self, name: bytes, value: bytes, *, oversized: bool = False) -> None:
-        """A header field: `value` with its leading white space and with CRLF at its folds, as DKIM signs it.
+    def headers(self, fields: Sequence[HeaderField]) -> None:
+        """The next header fields: values with their leading white space and with CRLF at folds, as DKIM signs them."""
+        ...
 
-        `oversized`: the field could not be passed on whole.
-        """
+    def header_cut(self, name: bytes) -> None:
+        """The next header field, of which not all could be passed on."""
         ...
 
     async def end_of_headers(self, macros: Mapping[bytes, bytes]) -> Verdict:

@@ -10,12 +10,13 @@ from typing import Final
 
 from authmilter.milter import Session
 from authmilter.milter.wire import ConnectInfo
-from authmilter.model import Stage
+from authmilter.model import HeaderField, Stage
 from authmilter.verdict import CONTINUE, Action, Verdict
 
 _log: Final = logging.getLogger("authmilter.milter")
 
 TEMPFAIL: Final = Verdict(Action.TEMPFAIL)
+_ANY: Final = frozenset(Stage)
 
 
 class Dialogue:
@@ -29,6 +30,7 @@ class Dialogue:
     __slots__ = (
         "_failed_at",
         "_failure",
+        "_listener",
         "_new_session",
         "_on_failure",
         "begun",
@@ -43,6 +45,7 @@ class Dialogue:
         self._failure = CONTINUE if on_error == "accept" else TEMPFAIL
         self._failed_at: Stage | None = None
         self.session: Session | None = None
+        self._listener: Session | None = None  # the session, unless it failed
         self.begun = False  # an SMTP session is under way
         self.in_message = False  # between MAIL and its end
         self.wants_body = True
@@ -50,6 +53,7 @@ class Dialogue:
     def _fail(self, stage: Stage, what: str) -> None:
         """Note an exception that is being handled."""
         self._failed_at = stage
+        self._listener = None
         _log.exception("session failed in %s", what)
         self._on_failure()
 
@@ -59,26 +63,23 @@ class Dialogue:
             self.begun = True
             self._failed_at = None
             try:
-                self.session = self._new_session()
+                self.session = self._listener = self._new_session()
             except Exception:
                 self._fail(Stage.CONNECT, "new_session")
 
-    def answers(self, stage: Stage) -> bool:
-        """Whether the session may refuse at that stage; True if there is no telling."""
-        if self.session is None or self._failed_at is not None:
-            return True
+    def answering(self) -> frozenset[Stage]:
+        """The stages at which the session may refuse; all, if there is no telling."""
+        if self._listener is None:
+            return _ANY
         try:
-            return self.session.answers(stage)
+            return self._listener.answering()
         except Exception:
-            self._fail(Stage.CONNECT, "answers")
-            return True
+            self._fail(Stage.CONNECT, "answering")
+            return _ANY
 
-    async def _ask(self, stage: Stage, call: Callable[[Session], Awaitable[Verdict]]) -> Verdict:
-        session = self.session
-        if session is None or self._failed_at is not None:
-            return self._failure
+    async def _ask(self, stage: Stage, answer: Awaitable[Verdict]) -> Verdict:
         try:
-            return await call(session)
+            return await answer
         except Exception:
             self._fail(stage, stage.label)
             return self._failure
@@ -86,55 +87,74 @@ class Dialogue:
     async def connect(self, client: ConnectInfo, macros: Mapping[bytes, bytes]) -> Verdict:
         """The SMTP client connected."""
         self.begin()
-        return await self._ask(Stage.CONNECT, lambda session: session.connect(*client, macros))
+        if (session := self._listener) is None:
+            return self._failure
+        return await self._ask(Stage.CONNECT, session.connect(*client, macros))
 
     async def helo(self, name: bytes, macros: Mapping[bytes, bytes]) -> Verdict:
         """HELO or EHLO."""
         self.begin()
-        return await self._ask(Stage.HELO, lambda session: session.helo(name, macros))
+        if (session := self._listener) is None:
+            return self._failure
+        return await self._ask(Stage.HELO, session.helo(name, macros))
 
     async def mail(self, args: Sequence[bytes], macros: Mapping[bytes, bytes]) -> Verdict:
         """MAIL; ends an earlier transaction that the MTA left open, as it does after a refusal."""
         self.begin()
         self.abort()
         self.in_message = self.wants_body = True
-        return await self._ask(Stage.MAIL, lambda session: session.mail(args, macros))
+        if (session := self._listener) is None:
+            return self._failure
+        return await self._ask(Stage.MAIL, session.mail(args, macros))
 
     async def rcpt(self, args: Sequence[bytes], macros: Mapping[bytes, bytes]) -> Verdict:
         """RCPT."""
         if not self.in_message:
             return CONTINUE
-        return await self._ask(Stage.RCPT, lambda session: session.rcpt(args, macros))
+        if (session := self._listener) is None:
+            return self._failure
+        return await self._ask(Stage.RCPT, session.rcpt(args, macros))
 
     async def data(self, macros: Mapping[bytes, bytes]) -> Verdict:
         """DATA."""
         if not self.in_message:
             return CONTINUE
-        return await self._ask(Stage.DATA, lambda session: session.data(macros))
+        if (session := self._listener) is None:
+            return self._failure
+        return await self._ask(Stage.DATA, session.data(macros))
 
-    def header(self, name: bytes, value: bytes, *, oversized: bool = False) -> None:
-        """A header field."""
-        session = self.session
-        if session is None or self._failed_at is not None or not self.in_message:
+    def headers(self, fields: Sequence[HeaderField]) -> None:
+        """The next header fields."""
+        session = self._listener
+        if session is None or not self.in_message:
             return
         try:
-            if oversized:
-                session.header(name, value, oversized=True)
-            else:
-                session.header(name, value)
+            session.headers(fields)
         except Exception:
-            self._fail(Stage.HEADER, "header")
+            self._fail(Stage.HEADER, "headers")
+
+    def header_cut(self, name: bytes) -> None:
+        """The next header field, of which not all arrived."""
+        session = self._listener
+        if session is None or not self.in_message:
+            return
+        try:
+            session.header_cut(name)
+        except Exception:
+            self._fail(Stage.HEADER, "header_cut")
 
     async def end_of_headers(self, macros: Mapping[bytes, bytes]) -> Verdict:
         """End of the header section."""
         if not self.in_message:
             return CONTINUE
-        return await self._ask(Stage.EOH, lambda session: session.end_of_headers(macros))
+        if (session := self._listener) is None:
+            return self._failure
+        return await self._ask(Stage.EOH, session.end_of_headers(macros))
 
     def body(self, chunk: bytes) -> bool:
         """The next octets of the body; returns False if no more are wanted."""
-        session = self.session
-        if session is None or self._failed_at is not None or not self.in_message:
+        session = self._listener
+        if session is None or not self.in_message:
             return False
         if self.wants_body:
             try:
@@ -147,7 +167,10 @@ class Dialogue:
         """End of the message, and of the transaction."""
         if not self.in_message:
             return CONTINUE
-        verdict = await self._ask(Stage.EOM, lambda session: session.end_of_message(macros))
+        if (session := self._listener) is None:
+            verdict = self._failure
+        else:
+            verdict = await self._ask(Stage.EOM, session.end_of_message(macros))
         if self._failed_at is not None:
             self.abort()  # the session did not see the message to its end
         self.in_message = False
@@ -162,6 +185,7 @@ class Dialogue:
             if self._failed_at < Stage.MAIL:
                 return  # the session was never told of the transaction
             self._failed_at = None
+            self._listener = self.session
         if self.session is not None:
             try:
                 self.session.abort()
@@ -172,7 +196,7 @@ class Dialogue:
         """The SMTP session, if there is one, ends here."""
         self.abort()
         self.begun = False
-        session, self.session = self.session, None
+        session, self.session, self._listener = self.session, None, None
         if session is not None:
             try:
                 session.close()

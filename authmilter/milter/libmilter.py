@@ -28,6 +28,8 @@ import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
+from itertools import groupby
+from operator import itemgetter
 from types import TracebackType
 from typing import Any, Final
 
@@ -38,7 +40,7 @@ from authmilter.milter import Session, wire
 from authmilter.milter.dialogue import Dialogue
 from authmilter.milter.engine import Engine
 from authmilter.milter.macros import WANTED
-from authmilter.model import Stage
+from authmilter.model import HeaderField, Stage
 from authmilter.verdict import CONTINUE, Action, Verdict
 
 _log: Final = logging.getLogger("authmilter.milter")
@@ -208,7 +210,7 @@ class _Connection:
         self._chosen = engine.chosen
         self._dialogue = Dialogue(engine.new_session, engine.on_error, engine.on_failure)
         self._order = asyncio.Lock()  # fair, so facts are performed in the order in which they were submitted
-        self._fields: list[tuple[bytes, bytes, bool]] = []  # not yet submitted
+        self._fields: list[tuple[HeaderField, bool]] = []  # not yet submitted, and whether they were cut
         self._session_macros: dict[bytes, bytes] = {}
         self._message_macros: dict[bytes, bytes] = {}
         self._connected = False
@@ -220,7 +222,7 @@ class _Connection:
     def negotiate(self, options: list[int]) -> int:
         offer = wire.Options(wire.NEWEST, options[0] or 0, options[1] or 0)
         self._wait(self._submit(self._begin))
-        chosen = wire.choose(offer, self._dialogue.answers)
+        chosen = wire.choose(offer, self._dialogue.answering())
         # libmilter drops EOM if the answer to a chunk that came with it was anything but "continue".
         chosen = chosen._replace(steps=chosen.steps & ~wire.NO_REPLY[Stage.BODY])
         self._chosen = self._engine.chosen = chosen
@@ -268,7 +270,8 @@ class _Connection:
 
     def header(self, name: str, value: bytes) -> int:
         leading_space = self._chosen.steps & wire.LEADING_SPACE != 0
-        self._fields.append((*wire.read_header(name.encode() + b"\0" + value, leading_space=leading_space), False))
+        field = wire.read_header(name.encode() + b"\0" + value, leading_space=leading_space)
+        self._fields.append((field, False))
         return self._nothing(Stage.HEADER)
 
     def end_of_headers(self) -> int:
@@ -320,7 +323,7 @@ class _Connection:
         The session hears of it, but can't answer: libmilter is told to go on.  Of a field only the name is left.
         """
         if self._in_message:
-            self._fields.append((text, b"", True))
+            self._fields.append((HeaderField(text, b""), True))
         elif self._connected:
             self._helo(text)
         else:
@@ -340,8 +343,12 @@ class _Connection:
 
         async def perform() -> Verdict:
             async with self._order:
-                for name, value, cut in fields:
-                    self._dialogue.header(name, value, oversized=cut)
+                for cut, run in groupby(fields, key=itemgetter(1)):
+                    if cut:
+                        for field, _ in run:
+                            self._dialogue.header_cut(field.name)
+                    else:
+                        self._dialogue.headers([field for field, _ in run])
                 return await call(self._dialogue)
 
         return asyncio.run_coroutine_threadsafe(perform(), self._loop)

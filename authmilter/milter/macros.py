@@ -3,8 +3,8 @@
 The MTA sends them in a packet of their own ahead of the command that they belong to.
 """
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 # What is asked for at each stage (SMFIR_SETSYMLIST).  The list replaces the MTA's default list of that stage; without
 # it Postfix keeps the client's address and names back.  Keys: the command letter; values: number of the stage in the
@@ -36,15 +36,18 @@ _MAIL: Final = ord("M")
 _MOST: Final = 256  # macros that are kept of one packet; MTAs send a dozen
 
 
-class Macros:
-    """The macros of one milter connection, by the stage that they were sent for."""
+class Macros(Mapping[bytes, bytes]):
+    """The macros of one milter connection: of a name sent at several stages, the value of the latest stage.
 
-    __slots__ = ("_by_stage", "_known", "_latest")
+    Packets are read when somebody asks.
+    """
+
+    __slots__ = ("_by_stage", "_known", "_unread")
 
     def __init__(self) -> None:
+        self._unread: dict[int, bytes] = {}  # packets, by the letter of the command
         self._by_stage: dict[int, dict[bytes, bytes]] = {}
-        self._known: dict[bytes, bytes] = {}  # never changed in place: the session may have kept it
-        self._latest = -1  # place in _ORDER of the latest stage that has macros
+        self._known: dict[bytes, bytes] | None = {}  # None: to be put together
 
     def put(self, packet: bytes) -> None:
         """Take a macro packet: the letter of a command, then names and values, each ended by NUL.
@@ -52,41 +55,48 @@ class Macros:
         It replaces what was sent for that command before.  An empty packet, one for no known command, and a name
         without value are passed over.
         """
-        place = _ORDER.find(packet[:1]) if packet else -1
-        if place < 0:
+        if not packet or packet[0] not in _ORDER:
             return
-        letter = packet[0]
-        if letter == _MAIL:
+        if packet[0] == _MAIL:
             self.end_message()
-        texts = packet[1:].split(b"\0", 2 * _MOST)
-        macros = dict(zip(texts[:-1:2], texts[1:-1:2], strict=False))
-        if place > self._latest:
-            self._latest = place
-            self._by_stage[letter] = macros
-            self._known = self._known | macros
-        else:
-            self._by_stage[letter] = macros
-            self._merge()
+        self._unread[packet[0]] = packet
+        self._known = None
 
-    def known(self) -> Mapping[bytes, bytes]:
-        """All macros known now; for a name sent at several stages, the value of the latest stage."""
-        return self._known
+    def get(self, name: bytes, default: Any = None) -> Any:
+        """The value of a macro."""
+        known = self._known
+        return (self._read() if known is None else known).get(name, default)
+
+    def __getitem__(self, name: bytes) -> bytes:
+        return self._read()[name]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())
 
     def end_message(self) -> None:
         """Forget what belongs to the message; keep what belongs to the SMTP session."""
-        if self._latest >= len(_SESSION):
-            self._by_stage = {letter: macros for letter, macros in self._by_stage.items() if letter in _SESSION}
-            self._latest = len(_SESSION) - 1
-            self._merge()
+        for stages in (self._unread, self._by_stage):
+            for letter in [letter for letter in stages if letter not in _SESSION]:
+                del stages[letter]
+                self._known = None
 
     def end_session(self) -> None:
         """Forget everything."""
+        self._unread = {}
         self._by_stage = {}
         self._known = {}
-        self._latest = -1
 
-    def _merge(self) -> None:
-        self._known = {}
-        for letter in _ORDER:
-            if letter in self._by_stage:
-                self._known |= self._by_stage[letter]
+    def _read(self) -> dict[bytes, bytes]:
+        if self._known is None:
+            for letter, packet in self._unread.items():
+                texts = packet[1:].split(b"\0", 2 * _MOST)
+                self._by_stage[letter] = dict(zip(texts[:-1:2], texts[1:-1:2], strict=False))
+            self._unread.clear()
+            self._known = {}
+            for letter in _ORDER:
+                if letter in self._by_stage:
+                    self._known |= self._by_stage[letter]
+        return self._known

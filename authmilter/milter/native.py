@@ -19,7 +19,7 @@ from authmilter.milter import Session, wire
 from authmilter.milter.dialogue import Dialogue
 from authmilter.milter.engine import Engine
 from authmilter.milter.macros import Macros
-from authmilter.model import Stage
+from authmilter.model import HeaderField, Stage
 from authmilter.verdict import Verdict
 
 _log: Final = logging.getLogger("authmilter.milter")
@@ -99,9 +99,11 @@ class _Connection(asyncio.Protocol):
         "_dialogue",
         "_engine",
         "_gone",
+        "_header_replies",
         "_heard",
         "_inbox",
         "_inbox_size",
+        "_leading_space",
         "_macros",
         "_over",
         "_packets",
@@ -120,6 +122,8 @@ class _Connection(asyncio.Protocol):
         self._macros = Macros()
         self._packets = wire.Packets()
         self._chosen: wire.Options | None = None  # until the MTA has made its offer
+        self._leading_space = True
+        self._header_replies = False
         self._inbox: deque[bytes] = deque()  # what waits for a busy session
         self._inbox_size = 0
         self._replies: list[bytes] = []
@@ -227,14 +231,31 @@ class _Connection(asyncio.Protocol):
 
     async def _work(self, data: bytes) -> bool:
         """Answer packets; returns False if the connection is to end."""
+        fields: list[HeaderField] = []  # passed on together
         try:
             for letter, content, cut in self._packets.feed(data):
-                if letter == wire.HEADER and self._chosen is not None:
-                    self._take_header(content, cut)
-                elif letter == wire.MACRO and self._chosen is not None:
+                if self._chosen is None:
+                    if letter == wire.QUIT:
+                        return False
+                    self._begin(letter, content)
+                elif letter == wire.HEADER:
+                    field = wire.read_header(content, leading_space=self._leading_space)
+                    if cut:
+                        self._pass_on(fields)
+                        self._dialogue.header_cut(field.name)
+                    else:
+                        fields.append(field)
+                    if self._header_replies:
+                        self._replies.append(wire.SAY_CONTINUE)
+                elif letter == wire.MACRO:
                     self._macros.put(content)
-                elif not await self._take(letter, content, cut):
-                    return False
+                else:
+                    if fields:
+                        self._pass_on(fields)
+                    if not await self._take(letter, content, cut, self._chosen):
+                        return False
+            if fields:
+                self._pass_on(fields)
         except wire.ProtocolError as error:
             _log.warning("milter connection closed: %s", error)
             if self._chosen is not None:
@@ -245,6 +266,11 @@ class _Connection(asyncio.Protocol):
             self._engine.on_failure()
             return False
         return True
+
+    def _pass_on(self, fields: list[HeaderField]) -> None:
+        if fields:
+            self._dialogue.headers(fields)
+            fields.clear()
 
     def _close(self) -> None:
         if self._over:
@@ -265,24 +291,9 @@ class _Connection(asyncio.Protocol):
             self._transport.write(self._replies[0] if len(self._replies) == 1 else b"".join(self._replies))
             self._replies.clear()
 
-    def _take_header(self, content: bytes, cut: bool) -> None:
-        chosen = self._chosen
-        assert chosen is not None
-        name, value = wire.read_header(content, leading_space=chosen.steps & wire.LEADING_SPACE != 0)
-        self._dialogue.header(name, value, oversized=cut)
-        if not chosen.steps & _NO_REPLY_HEADER:
-            self._replies.append(wire.SAY_CONTINUE)
-
-    async def _take(self, letter: int, content: bytes, cut: bool) -> bool:
+    async def _take(self, letter: int, content: bytes, cut: bool, chosen: wire.Options) -> bool:
         """Deal with one packet (`cut`: not all of it); returns False at the end of the connection."""
-        chosen = self._chosen
-        if chosen is None:
-            if letter == wire.QUIT:
-                return False
-            if letter != wire.NEGOTIATE:
-                raise wire.ProtocolError("no negotiation")
-            self._negotiate(content)
-        elif letter == wire.BODY:
+        if letter == wire.BODY:
             wanted = self._dialogue.body(content)
             if not cut and not chosen.steps & _NO_REPLY_BODY:
                 self._replies.append(wire.SAY_CONTINUE if wanted or not chosen.steps & wire.SKIP else wire.SAY_SKIP)
@@ -290,7 +301,7 @@ class _Connection(asyncio.Protocol):
             await self._end_message(content, chosen)
         elif letter in _STAGES:
             stage, call = _STAGES[letter]
-            verdict = await call(self._dialogue, content, self._macros.known())
+            verdict = await call(self._dialogue, content, self._macros)
             if not chosen.steps & wire.NO_REPLY[stage]:
                 self._replies.append(wire.say_verdict(verdict, stage, chosen))
         elif letter == wire.ABORT:
@@ -303,16 +314,21 @@ class _Connection(asyncio.Protocol):
             self._macros.end_session()
             return not self._engine.draining
         elif letter == wire.NEGOTIATE:
-            self._negotiate(content)
+            self._begin(letter, content)
         else:  # an SMTP command unknown to the MTA, or a packet unknown to us: the MTA waits for an answer to either
             self._replies.append(wire.SAY_CONTINUE)
         return True
 
-    def _negotiate(self, content: bytes) -> None:
+    def _begin(self, letter: int, content: bytes) -> None:
+        """Negotiate: with that the MTA begins."""
+        if letter != wire.NEGOTIATE:
+            raise wire.ProtocolError("no negotiation")
         offer = wire.read_offer(content)
         self._dialogue.begin()
-        self._chosen = wire.choose(offer, self._dialogue.answers)
-        self._replies.append(wire.say_options(self._chosen))
+        self._chosen = chosen = wire.choose(offer, self._dialogue.answering())
+        self._leading_space = chosen.steps & wire.LEADING_SPACE != 0
+        self._header_replies = not chosen.steps & wire.NO_REPLY[Stage.HEADER]
+        self._replies.append(wire.say_options(chosen))
 
     async def _end_message(self, content: bytes, chosen: wire.Options) -> None:
         """End of the message: `content` is the last of the body, if there is any left."""
@@ -322,7 +338,7 @@ class _Connection(asyncio.Protocol):
         progress = asyncio.get_running_loop().call_later(self._engine.progress_interval, self._progress)
         self._timer = progress
         try:
-            verdict = await self._dialogue.end_of_message(self._macros.known())
+            verdict = await self._dialogue.end_of_message(self._macros)
         finally:
             self._timer.cancel()
         self._replies.append(wire.say_verdict(verdict, Stage.EOM, chosen))
@@ -334,7 +350,6 @@ class _Connection(asyncio.Protocol):
         self._timer = asyncio.get_running_loop().call_later(self._engine.progress_interval, self._progress)
 
 
-_NO_REPLY_HEADER: Final = wire.NO_REPLY[Stage.HEADER]
 _NO_REPLY_BODY: Final = wire.NO_REPLY[Stage.BODY]
 
 _Call = Callable[[Dialogue, bytes, Mapping[bytes, bytes]], Awaitable[Verdict]]

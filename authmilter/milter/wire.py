@@ -6,13 +6,13 @@ Sendmail do.  Everything here is a pure function or, for `Packets`, a value that
 """
 
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
 from authmilter.errors import AuthMilterError
 from authmilter.milter.macros import WANTED
-from authmilter.model import Stage
+from authmilter.model import HeaderField, Stage
 from authmilter.verdict import Action, HeaderEdit, Reply, Verdict
 
 MAX_PACKET: Final = 4 * 1024 * 1024  # octets of a packet that are kept; MTAs send at most 64 KB, or 1 MB by agreement
@@ -171,11 +171,12 @@ def read_offer(data: bytes) -> Options:
     return Options(version, actions or _V1_ACTIONS, steps or _V1_STEPS)
 
 
-def choose(offer: Options, answers: Callable[[Stage], bool]) -> Options:
-    """Take of the offer what we can use; `answers` tells the stages at which a verdict may come."""
+@lru_cache(maxsize=16)
+def choose(offer: Options, answering: frozenset[Stage]) -> Options:
+    """Take of the offer what we can use; `answering` are the stages at which a verdict may come."""
     steps = NO_UNKNOWN | SKIP | LEADING_SPACE
     for stage, bit in NO_REPLY.items():
-        if not answers(stage):
+        if stage not in answering:
             steps |= bit
     return Options(min(offer.version, NEWEST), offer.actions & OUR_ACTIONS, offer.steps & steps)
 
@@ -202,17 +203,18 @@ def read_arguments(data: bytes) -> tuple[bytes, ...]:
     return tuple(data.removesuffix(b"\0").split(b"\0"))
 
 
-def read_header(data: bytes, *, leading_space: bool) -> tuple[bytes, bytes]:
+def read_header(data: bytes, *, leading_space: bool) -> HeaderField:
     """Read a header field: its name, and its value as the SMTP client sent it.
 
     `leading_space`: white space after the colon was negotiated to be part of the value; if not, the MTA took one blank
     away, and one is put back.  Folds arrive with LF and get their CRLF back (RFC 5322 section 2.2.3).
     """
     name, _, value = data.partition(b"\0")
-    value = value.removesuffix(b"\0")
+    if value[-1:] == b"\0":
+        value = value[:-1]
     if b"\n" in value:
         value = value.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
-    return name, value if leading_space else b" " + value
+    return HeaderField(name, value if leading_space else b" " + value)
 
 
 # -- What we say --
@@ -234,6 +236,7 @@ SAY_PROGRESS: Final = packet(b"p")
 _MACRO_LISTS: Final = b"".join(stage.to_bytes(4, "big") + names + b"\0" for stage, names in WANTED.values())
 
 
+@lru_cache(maxsize=16)
 def say_options(chosen: Options) -> bytes:
     """Answer the offer, with the lists of macros that we want (SMFIR_SETSYMLIST) where the MTA takes them."""
     data = _options.pack(*chosen)
@@ -289,12 +292,18 @@ def field_value(value: str) -> str:
 
     Text that can't be encoded as UTF-8 becomes ``?``.
     """
-    if not value.isascii() or not value.isprintable():
+    if not value.isascii() or not (value.isprintable() or _is_folded(value)):
         value = value.replace("\r\n", "\n").translate(_VALUE).encode("utf-8", "replace").decode()
         first, *rest = value.split("\n")
         # An empty line or one that is not indented would end the field, or the header section.
         value = first + "".join(("\n" if line[:1] in (" ", "\t") and line.strip() else " ") + line for line in rest)
     return value
+
+
+def _is_folded(value: str) -> bool:
+    """Is this printable lines, each but the first behind one HTAB, as our own fields are folded?"""
+    first, *rest = value.split("\n\t")
+    return first.isprintable() and all(line.isprintable() and line[:1] not in ("", " ") for line in rest)
 
 
 def field_index(edit: HeaderEdit) -> int:

@@ -212,8 +212,7 @@ async def play(
         if verdict.action is Action.CONTINUE:
             await session.rcpt([b"<bob@ours.example>"], known)
             await session.data(known)
-            for name, value in message.fields:
-                session.header(name, value)
+            session.headers([HeaderField(name, value) for name, value in message.fields])
             await session.end_of_headers(known)
             for start in range(0, len(message.body), 65535):
                 session.body(message.body[start : start + 65535])

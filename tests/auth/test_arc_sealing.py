@@ -61,7 +61,7 @@ async def status(raw: bytes) -> str:
 
 async def test_the_first_set() -> None:
     edits = await seal(MESSAGE)
-    assert [(e.op, e.index, e.name) for e in edits] == [
+    assert [(e.op, e.at, e.name) for e in edits] == [
         ("insert", 0, "ARC-Authentication-Results"),
         ("insert", 0, "ARC-Message-Signature"),
         ("insert", 0, "ARC-Seal"),

@@ -118,3 +118,27 @@ async def test_all_names_are_asked_for_before_one_is_waited_for() -> None:
     dns = Noting({**ZONE, PTR4: ["one.example", "two.example", "three.example"]})
     await check(Connection(client_ip=ip_address("192.0.2.1")), dns, Iprev())
     assert dns.asked == [PTR4, "prefetch two.example A", "prefetch three.example A", "one.example A"]
+
+
+@pytest.mark.parametrize(
+    ("ip", "pointer", "record"),
+    [
+        pytest.param("192.0.2.1", PTR4, "h.example A", id="IPv4"),
+        pytest.param("2001:db8::bc:1", PTR6, "h.example AAAA", id="IPv6"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("texts", "result"),
+    [
+        pytest.param({"A": "192.0.2.1", "AAAA": "2001:db8::bc:1"}, Result.PASS, id="as everybody writes it"),
+        pytest.param({"A": "192.0.2.1", "AAAA": "2001:DB8:0:0:0:0:bc:1"}, Result.PASS, id="written in full"),
+        pytest.param({"A": "192.0.2.10", "AAAA": "2001:db8::bc:10"}, Result.FAIL, id="the beginning of another"),
+        pytest.param({"A": "192.0.2.1 ", "AAAA": "2001:db8::bc:1%0"}, Result.FAIL, id="with something behind it"),
+    ],
+)
+async def test_addresses_are_compared_however_they_are_written(
+    ip: str, pointer: str, record: str, texts: dict[str, str], result: Result
+) -> None:
+    dns = FakeDNS({pointer: ["h.example"], record: [texts[record.split()[1]]]})
+    found = await check(Connection(client_ip=ip_address(ip)), dns, Iprev())
+    assert found.result is result

@@ -2,8 +2,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from authmilter.auth import orgdomain
 from authmilter.auth.orgdomain import Record, names, organizational_domain, parse_record, prefetch, walk
 from authmilter.errors import DnsTempError
+from authmilter.interfaces import Answer
 from tests.fakes import FakeDNS
 
 
@@ -95,6 +97,14 @@ def test_a_long_record_is_cut() -> None:
     assert len(record.rua) == 20
 
 
+def test_a_long_record_is_read_as_a_short_one_but_not_kept() -> None:
+    kept = orgdomain._parse_cached.cache_info().currsize
+    for n in range(3):
+        assert parse_record(b"v=DMARC1; p=reject; x%d=" % n + b"y" * 2000) == Record(p="reject")
+        assert parse_record(b"v=spf1 %d " % n + b"y" * 2000) is None
+    assert orgdomain._parse_cached.cache_info().currsize == kept
+
+
 @pytest.mark.parametrize("labels", [1, 2, 7, 8, 9, 13, 120])
 def test_no_walk_asks_more_than_eight_names(labels: int) -> None:
     found = names(".".join(["a"] * labels))
@@ -147,6 +157,31 @@ async def test_all_names_are_asked_for_before_the_first_answer_is_awaited() -> N
     again = Prefetching()
     prefetch("a.b.example", again)
     assert again.asked == dns.asked[:3]
+
+
+class Knowing(Prefetching):
+    """Knows the answers for some domains, and what was asked for them."""
+
+    def __init__(self, *domains: str) -> None:
+        super().__init__()
+        self.cached = {f"_dmarc.{domain}": Answer((b"v=DMARC1; p=reject",), exists=True) for domain in domains}
+
+    def known(self, name: str, rdtype: str) -> Answer | None:
+        return self.cached.get(name)
+
+
+async def test_what_is_known_is_not_asked_for() -> None:
+    dns = Knowing("a.b.example", "b.example", "example")
+    found = await walk("a.b.example", dns)
+    assert [name for name, _ in found.records] == ["a.b.example", "b.example", "example"]
+    assert dns.asked == []
+
+
+async def test_where_one_answer_is_not_known_all_are_asked_for_together() -> None:
+    dns = Knowing("a.b.example", "example")
+    await walk("a.b.example", dns)
+    names_asked = [f"prefetch _dmarc.{name} TXT" for name in ("a.b.example", "b.example", "example")]
+    assert dns.asked == [*names_asked, "_dmarc.b.example TXT"]
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
 import re
 import time
+from base64 import b64encode
 
 import authres
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from authmilter.auth.results_header import claims, forged, render
+from authmilter.auth.results_header import claims, forged, is_watched, render
 from authmilter.evidence import AuthResult, Result
 from authmilter.model import HeaderField, Message
 from tests.suites.results import SUITES
@@ -73,7 +74,9 @@ def test_no_results() -> None:
         pytest.param("legit.example'a.attack.example", '"legit.example\'a.attack.example"', id="A4, an apostrophe"),
         pytest.param("bücher", '"b?cher"', id="not ASCII"),
         pytest.param("\udc80", '"?"', id="a surrogate"),
-        pytest.param("a" * 300, "a" * 253 + "...", id="too long"),
+        pytest.param("a" * 256, "a" * 256, id="as long as may be"),
+        pytest.param("a" * 257, "a" * 253 + "...", id="too long by one character"),
+        pytest.param("a" * 70000, "a" * 253 + "...", id="much too long"),
         pytest.param("b" * 200 + "@example.org", "b" * 200 + "@example.org", id="long"),
     ],
 )
@@ -177,6 +180,7 @@ PROPERTIES = ["smtp.mailfrom", "header.d", "header.i", "header.b", "policy.iprev
 def test_hostile_values_never_leave_their_place(results: list[AuthResult], authserv_id: str) -> None:
     value = render(authserv_id, results)
     assert re.fullmatch(r"[ -~]*(?:\n\t[ -~]*)*", value)
+    assert max(map(len, value.split("\n"))) < 998  # RFC 5322 section 2.1.1
     _, clauses = parse(value)
     words = [("spf" if r.method == "spf_helo" else r.method, r.result.value) for r in results]
     assert [clause[:2] for clause in clauses] == words
@@ -186,10 +190,144 @@ def test_hostile_values_never_leave_their_place(results: list[AuthResult], auths
             assert written == re.sub(r"[^ -~]", "?", given_ if len(given_) <= 256 else given_[:253] + "...")
 
     ours = render("mx.example.net", results)
-    by_authres = authres.AuthenticationResultsHeader.parse(f"Authentication-Results: {ours.replace(chr(10), '')}")
+    by_authres = read_by_authres(ours)
     assert by_authres.authserv_id == "mx.example.net"
     assert [(r.method, r.result) for r in by_authres.results] == words
     assert claims(ours.encode(), OURS)
+
+
+# --------------------------------------------------------------------------- what authres reads and writes
+
+
+def read_by_authres(value: str) -> authres.AuthenticationResultsHeader:
+    return authres.AuthenticationResultsHeader.parse(f"Authentication-Results: {value.replace(chr(10), '')}")
+
+
+def written_by_authres(authserv_id: str, results: list[AuthResult]) -> str:
+    clauses = [
+        authres.AuthenticationResult(
+            "spf" if r.method == "spf_helo" else r.method,
+            result=r.result.value,
+            reason=r.reason,
+            properties=[
+                authres.AuthenticationResultProperty(*name.split("."), value=value)
+                for name, value in r.properties.items()
+            ],
+        )
+        for r in results
+    ]
+    value: str = authres.AuthenticationResultsHeader(authserv_id=authserv_id, results=clauses).header_value()
+    return value
+
+
+METHODS = ["iprev", "spf_helo", "spf", "dkim", "arc", "dmarc"]
+LABELS = st.from_regex(r"[a-z0-9](?:[a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
+DOMAINS = st.lists(LABELS, min_size=2, max_size=5).map(".".join)
+MAILBOXES = st.builds(
+    "{}@{}".format, st.from_regex(r"[A-Za-z0-9+=_/-]{1,20}(?:\.[a-z]{1,9})?", fullmatch=True), DOMAINS
+)
+ORDINARY = st.one_of(
+    DOMAINS,
+    MAILBOXES,
+    DOMAINS.map("@{}".format),
+    st.ip_addresses().map(str),
+    st.binary(max_size=6, min_size=6).map(lambda octets: b64encode(octets).decode()),
+    st.sampled_from(["rsa-sha256", "ed25519-sha256", "reject", "none", "s2024", "0"]),
+)
+REASONS = st.text(
+    alphabet=st.characters(codec="ascii", exclude_categories=["Cc"], exclude_characters="@'`"), max_size=120
+)
+
+
+@given(
+    DOMAINS,
+    st.lists(
+        st.builds(
+            AuthResult,
+            st.sampled_from(METHODS),
+            st.sampled_from(Result),
+            st.just(""),
+            st.dictionaries(st.sampled_from(PROPERTIES), ORDINARY, max_size=5),
+            REASONS,
+        ),
+        max_size=7,
+    ),
+)
+@settings(deadline=None)
+def test_ordinary_results_are_written_as_authres_writes_them(authserv_id: str, results: list[AuthResult]) -> None:
+    value = render(authserv_id, results)
+    assert value.replace("\n\t", " ") == written_by_authres(authserv_id, results)
+
+
+@given(
+    st.lists(
+        st.builds(
+            AuthResult,
+            st.sampled_from(METHODS),
+            st.sampled_from(Result),
+            st.just(""),
+            # authres overlooks a quoted value that another property follows, so those stand last.
+            st.builds(
+                lambda bare, last: {**bare, "policy.last": last},
+                st.dictionaries(st.sampled_from(PROPERTIES), DOMAINS | MAILBOXES, max_size=5),
+                st.one_of(HOSTILE, ORDINARY).filter(bool),
+            ),
+            HOSTILE | REASONS,
+        ),
+        max_size=4,
+    ),
+)
+@settings(max_examples=200, deadline=None)
+def test_authres_reads_what_was_meant(results: list[AuthResult]) -> None:
+    """Every method, result, reason and property arrives, with what can't be written replaced and nothing added."""
+
+    def meant(text: str) -> str:
+        return re.sub(r"[^ -~]", "?", text if len(text) <= 256 else text[:253] + "...")
+
+    def read(text: str | None) -> str:
+        return re.sub(r"\\(.)", r"\1", text or "")  # authres leaves quoted-pairs as they are
+
+    by_authres = read_by_authres(render("mx.example.net", results))
+    assert by_authres.authserv_id == "mx.example.net"
+    assert [
+        (r.method, r.result, read(r.reason), [(f"{p.type}.{p.name}", read(p.value)) for p in r.properties])
+        for r in by_authres.results
+    ] == [
+        (
+            "spf" if r.method == "spf_helo" else r.method,
+            r.result.value,
+            meant(r.reason),
+            [(name, meant(value)) for name, value in r.properties.items()],
+        )
+        for r in results
+    ]
+
+
+@pytest.mark.parametrize("authserv_id", ["MX.Example.NET", "mx", "a_b.example", "mail+1"])
+def test_authres_reads_our_authserv_id(authserv_id: str) -> None:
+    assert read_by_authres(render(authserv_id, [])).authserv_id == authserv_id.lower()
+
+
+@pytest.mark.parametrize(
+    ("authserv_id", "written"),
+    [
+        pytest.param("", '""', id="empty"),
+        pytest.param("Our Mail", '"our mail"', id="a blank"),
+        pytest.param("mx; spf=pass", '"mx; spf=pass"', id="a semicolon"),
+        pytest.param("mx\r\nX: y", '"mx??x: y"', id="CRLF"),
+        pytest.param("x" * 300, "x" * 253 + "...", id="too long"),
+    ],
+)
+def test_authserv_id(authserv_id: str, written: str) -> None:
+    assert render(authserv_id, []) == f"{written}; none"
+
+
+def test_a_clause_is_folded_where_it_would_pass_200_characters() -> None:
+    """The line holds what stands before the property, a blank, the name, ``=`` and the value."""
+    fits = "x" * (200 - len("dkim=pass header.d= header.b=b"))
+    for domain, fold in ((fits, " "), (fits + "x", "\n\t")):
+        result = AuthResult("dkim", Result.PASS, "", {"header.d": domain, "header.b": "b"})
+        assert render("mx", [result]) == f"mx;\n\tdkim=pass header.d={domain}{fold}header.b=b"
 
 
 # ------------------------------------------------------------------------------------------------------- reading
@@ -314,7 +452,7 @@ FORGED = message(
 )
 def test_forged_fields_are_deleted_last_first(inside: bool, deleted: list[tuple[int, str]]) -> None:
     edits = forged(FORGED, OURS, inside)
-    assert [(edit.index, edit.name) for edit in edits] == deleted
+    assert [(edit.at, edit.name) for edit in edits] == deleted
     assert {edit.op for edit in edits} == {"delete"}
 
 
@@ -322,7 +460,7 @@ def test_what_is_left_after_the_deletions() -> None:
     fields = list(FORGED.fields)
     for edit in forged(FORGED, OURS, inside=False):
         same = [f for f in fields if f.name.strip(b" ").lower() == edit.name.lower().encode()]
-        fields.remove(same[edit.index - 1])
+        fields.remove(same[edit.at - 1])
     assert [f.name for f in fields] == [
         b"Authentication-Results",
         b"Received",
@@ -332,3 +470,30 @@ def test_what_is_left_after_the_deletions() -> None:
         b"ARC-Authentication-Results",
     ]
     assert fields[0].value == b" other.example; spf=pass"
+
+
+NAMES = [
+    b"Authentication-Results",
+    b"AUTHENTICATION-RESULTS ",
+    b"X-Spam-Flag",
+    b"x-spam-",
+    b"BIMI-Location",
+    b"bimi-indicator\t",
+]
+NEARLY = [
+    b"Authentication-Results-Of",
+    b"X-Authentication-Results",
+    b"X-Spam",
+    b"X-Spa",
+    b"BIMI-Locations",
+    b"BIMI-",
+    b"",
+    b" \t",
+]
+
+
+@given(st.lists(st.sampled_from(NAMES + NEARLY), max_size=12))
+def test_forged_takes_the_watched_fields_and_no_other(names: list[bytes]) -> None:
+    taken = forged(message(*((name, b" mx.example.net; none") for name in names)), OURS, inside=False)
+    assert sorted(edit.name.encode() for edit in taken) == sorted(n.strip(b" \t") for n in names if is_watched(n))
+    assert {name for name in names if is_watched(name)} <= set(NAMES)

@@ -62,7 +62,7 @@ def sign(made: Signer, raw: bytes, domain: str = "example.org", now: float = NOW
 def apply(edits: list[HeaderEdit], raw: bytes) -> bytes:
     """The message as the MTA sends it: a blank after the colon, folds with CRLF."""
     for edit in edits:
-        assert (edit.op, edit.index) == ("insert", 0)
+        assert (edit.op, edit.at) == ("insert", 0)
         raw = f"{edit.name}: {edit.value}".replace("\n", "\r\n").encode() + b"\r\n" + raw
     return raw
 

@@ -1,6 +1,5 @@
 """SPF as the daemon uses it: results that are kept, clients that are left out, and the domain's own explanation."""
 
-from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -299,7 +298,7 @@ async def test_only_a_fail_is_explained() -> None:
 async def test_it_never_reaches_authentication_results() -> None:
     found = await ask(FakeDNS(WHY), options=Spf(explanation=True))
     assert found.explanation == "192.0.2.1 may not send for example.org, see http://example.org/user%40example.org"
-    assert render("mx.example", [found]) == render("mx.example", [replace(found, explanation="")])
+    assert render("mx.example", [found]) == render("mx.example", [found._replace(explanation="")])
 
 
 async def test_an_explanation_for_one_sender_is_not_shown_to_another() -> None:

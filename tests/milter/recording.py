@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from authmilter.model import Stage
+from authmilter.model import HeaderField, Stage
 from authmilter.verdict import CONTINUE, Action, HeaderEdit, Reply, Verdict
 
 EDITS = (
@@ -75,8 +75,8 @@ class RecordingSession:
                 await asyncio.sleep(0.35)
         return Verdict(Action.ACCEPT) if stage == "eom" else CONTINUE
 
-    def answers(self, stage: Stage) -> bool:
-        return stage.label in self.answered
+    def answering(self) -> frozenset[Stage]:
+        return frozenset(stage for stage in Stage if stage.label in self.answered)
 
     async def connect(
         self, host: bytes, family: str, port: int, address: bytes, macros: Mapping[bytes, bytes]
@@ -105,10 +105,14 @@ class RecordingSession:
         self._note("data", macros)
         return await self._do("data")
 
-    def header(self, name: bytes, value: bytes, *, oversized: bool = False) -> None:
-        self._note("header", name, value if len(value) < 1000 else len(value), *(["oversized"] if oversized else []))
-        if self.deeds.get("header") == "raise":
-            raise RuntimeError("as told")
+    def headers(self, fields: Sequence[HeaderField]) -> None:
+        for name, value in fields:
+            self._note("header", name, value if len(value) < 1000 else len(value))
+            if self.deeds.get("header") == "raise":
+                raise RuntimeError("as told")
+
+    def header_cut(self, name: bytes) -> None:
+        self._note("header_cut", name)
 
     async def end_of_headers(self, macros: Mapping[bytes, bytes]) -> Verdict:
         self._note("end_of_headers", macros)

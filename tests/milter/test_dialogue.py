@@ -9,7 +9,7 @@ import pytest
 from authmilter.milter.dialogue import Dialogue
 from authmilter.milter.engine import nothing
 from authmilter.milter.wire import ConnectInfo
-from authmilter.model import Stage
+from authmilter.model import HeaderField, Stage
 from authmilter.verdict import CONTINUE, Action, Verdict
 from tests.milter.recording import RecordingSession
 
@@ -30,10 +30,10 @@ class Fragile(RecordingSession):
         if method == self.breaks:
             raise RuntimeError(method)
 
-    def answers(self, stage: Stage) -> bool:
-        if self.breaks == "answers":
-            raise RuntimeError("answers")
-        return super().answers(stage)
+    def answering(self) -> frozenset[Stage]:
+        if self.breaks == "answering":
+            raise RuntimeError("answering")
+        return super().answering()
 
 
 def dialogue(
@@ -57,7 +57,7 @@ async def talk(dialogue: Dialogue, messages: int = 1) -> list[Verdict]:
         await dialogue.mail([b"<a@example.org>"], NONE)
         verdicts.append(await dialogue.rcpt([b"<b@example.net>"], NONE))
         await dialogue.data(NONE)
-        dialogue.header(b"X", b" y")
+        dialogue.headers([HeaderField(b"X", b" y")])
         await dialogue.end_of_headers(NONE)
         dialogue.body(b"text")
         verdicts.append(await dialogue.end_of_message(NONE))
@@ -99,13 +99,13 @@ async def test_a_session_that_raises(
     assert failures == [breaks]
 
 
-@pytest.mark.parametrize("breaks", ["rcpt", "data", "end_of_headers", "body", "abort", "answers"])
+@pytest.mark.parametrize("breaks", ["rcpt", "data", "end_of_headers", "body", "abort", "answering"])
 async def test_each_failure_is_logged_and_counted_once(caplog: pytest.LogCaptureFixture, breaks: str) -> None:
     failures: list[str] = []
     talking = dialogue([], breaks, on_failure=lambda: failures.append(breaks))
     with caplog.at_level(logging.ERROR, logger="authmilter.milter"):
         talking.begin()
-        assert talking.answers(Stage.MAIL) is True
+        assert Stage.MAIL in talking.answering()
         await talking.mail([b"<a@example.org>"], NONE)
         await talking.rcpt([b"<b@example.net>"], NONE)
         await talking.data(NONE)
@@ -136,11 +136,11 @@ async def test_a_failure_ends_with_the_smtp_session() -> None:
     assert await talking.helo(b"x", NONE) == CONTINUE
 
 
-@pytest.mark.parametrize("breaks", ["new_session", "answers"])
+@pytest.mark.parametrize("breaks", ["new_session", "answering"])
 def test_a_session_that_can_not_tell_may_answer_everywhere(breaks: str) -> None:
     talking = dialogue([], breaks)
     talking.begin()
-    assert all(talking.answers(stage) for stage in Stage)
+    assert talking.answering() == frozenset(Stage)
 
 
 async def test_the_next_message_after_a_failure_is_heard() -> None:
@@ -160,7 +160,7 @@ async def test_commands_outside_a_transaction_are_not_passed_on(method: str) -> 
     talking.begin()
     arguments: list[Any] = [[b"<b@example.net>"], NONE] if method == "rcpt" else [NONE]
     assert await getattr(talking, method)(*arguments) == CONTINUE
-    talking.header(b"X", b" y")
+    talking.headers([HeaderField(b"X", b" y")])
     assert talking.body(b"text") is False
     talking.abort()
     assert calls == []

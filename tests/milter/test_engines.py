@@ -451,8 +451,12 @@ def test_a_field_name_that_is_not_utf8_reaches_the_session(server: Server) -> No
         outcome = mta.message(fields=[(b"X-\xff", b" value"), (b"Subject", b" \xff")])
         mta.quit()
     assert outcome.final == CONTINUE
-    lost = ["X-\xff", " value"] if server.engine == "native" else ["X-\xff", "", "oversized"]
-    assert _calls(server.until("close"), "header") == [lost, ["Subject", " \xff"]]
+    calls = server.until("close")
+    fields, cut = _calls(calls, "header"), _calls(calls, "header_cut")
+    if server.engine == "native":
+        assert (fields, cut) == ([["X-\xff", " value"], ["Subject", " \xff"]], [])
+    else:
+        assert (fields, cut) == ([["Subject", " \xff"]], [["X-\xff"]])
 
 
 def test_eom_without_mail_is_answered(server: Server) -> None:

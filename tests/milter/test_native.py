@@ -81,8 +81,8 @@ async def test_a_header_packet_over_4_mb_is_cut_and_said_so(started: Started) ->
 
     await asyncio.to_thread(talk)
     await running.ended.wait()
-    assert [call for call in running.calls if call[0] == "header"] == [
-        ["header", b"X-Long", 4 * 1024 * 1024 - 8, "oversized"],
+    assert [call for call in running.calls if call[0].startswith("header")] == [
+        ["header_cut", b"X-Long"],
         ["header", b"Subject", b" test"],
     ]
 

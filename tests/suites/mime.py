@@ -13,6 +13,7 @@ from authmilter.cli.check_message import split
 from authmilter.config.schema import Config
 from authmilter.files import load_files
 from authmilter.metrics import NullObserver
+from authmilter.model import HeaderField
 from authmilter.session import Outcome, Session, build
 from authmilter.verdict import Action
 from tests.fakes import FakeDNS
@@ -56,8 +57,7 @@ async def judge(raw: bytes) -> str:
     await session.mail([b"<a@sender.example>"], macros)
     await session.rcpt([b"<b@example.net>"], macros)
     await session.data(macros)
-    for name, value in fields:
-        session.header(name, value)
+    session.headers([HeaderField(name, value) for name, value in fields])
     await session.end_of_headers(macros)
     for start in range(0, len(body), 997):
         session.body(body[start : start + 997])
