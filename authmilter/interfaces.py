@@ -39,6 +39,14 @@ class Resolver(Protocol):
         ...
 
 
+class Dns(Resolver, Protocol):
+    """A Resolver that many clients share."""
+
+    def for_client(self, client: str) -> Resolver:
+        """The same for what concerns one SMTP client, which may have only so much under way; "" is nobody's."""
+        ...
+
+
 class Observer(Protocol):
     """Is told what happened; the core knows no Prometheus."""
 

@@ -31,12 +31,10 @@ class Pipeline:
         self,
         config: Config,
         checks: tuple[Check, ...],
-        dns: Resolver,
         observer: Observer,
         clock: Callable[[], float],
     ) -> None:
         self.config = config
-        self.dns = dns
         self.observer = observer
         self.clock = clock
         self._spf_cache = spf.SpfCache(min(config.dns.cache_size, MAX_SPF_OUTCOMES))
@@ -51,42 +49,44 @@ class Pipeline:
 
     # -- methods: coroutines that are to be started at once -----------------------------------------------------------
 
-    def iprev(self, tx: Transaction) -> Coroutine[Any, Any, AuthResult]:
+    def iprev(self, tx: Transaction, dns: Resolver) -> Coroutine[Any, Any, AuthResult]:
         """Reverse DNS of the client."""
-        return self._method("iprev", iprev.check(tx.connection, self.dns, self.config.iprev))
+        return self._method("iprev", iprev.check(tx.connection, dns, self.config.iprev))
 
-    def spf_helo(self, tx: Transaction) -> Coroutine[Any, Any, AuthResult]:
+    def spf_helo(self, tx: Transaction, dns: Resolver) -> Coroutine[Any, Any, AuthResult]:
         """SPF of the HELO identity."""
         return self._method(
             "spf_helo",
-            spf.check_helo(tx.connection, tx.helo, tx.helo_domain, self.dns, self.config.spf, self._spf_cache),
+            spf.check_helo(tx.connection, tx.helo, tx.helo_domain, dns, self.config.spf, self._spf_cache),
         )
 
-    def spf(self, tx: Transaction) -> Coroutine[Any, Any, AuthResult]:
+    def spf(self, tx: Transaction, dns: Resolver) -> Coroutine[Any, Any, AuthResult]:
         """SPF of the MAIL FROM identity."""
         return self._method(
             "spf",
             spf.check_mail_from(
-                tx.connection, tx.helo, tx.helo_domain, tx.envelope, self.dns, self.config.spf, self._spf_cache
+                tx.connection, tx.helo, tx.helo_domain, tx.envelope, dns, self.config.spf, self._spf_cache
             ),
         )
 
-    def dkim(self, tx: Transaction, signatures: tuple[dkim.Signature, ...]) -> Coroutine[Any, Any, list[AuthResult]]:
+    def dkim(
+        self, tx: Transaction, dns: Resolver, signatures: tuple[dkim.Signature, ...]
+    ) -> Coroutine[Any, Any, list[AuthResult]]:
         """Every signature of the message."""
         return self._guard(
             "dkim",
-            dkim.verify(tx.message, signatures, self.dns, self.clock(), self.config.dkim, self.unexpected("dkim")),
+            dkim.verify(tx.message, signatures, dns, self.clock(), self.config.dkim, self.unexpected("dkim")),
             lambda result: [result],
         )
 
-    def arc(self, tx: Transaction, chain: arc.Chain) -> Coroutine[Any, Any, arc.ArcResult]:
+    def arc(self, tx: Transaction, dns: Resolver, chain: arc.Chain) -> Coroutine[Any, Any, arc.ArcResult]:
         """The chain of sealers."""
         return self._guard(
             "arc",
             arc.verify(
                 chain,
                 tx.message,
-                self.dns,
+                dns,
                 self.clock(),
                 self.config.dkim,
                 str(tx.connection.client_ip or ""),
@@ -95,11 +95,11 @@ class Pipeline:
             arc.ArcResult,
         )
 
-    async def dmarc(self, tx: Transaction) -> AuthResult:
+    async def dmarc(self, tx: Transaction, dns: Resolver) -> AuthResult:
         """DMARC of the author domain, on the results so far."""
 
         async def evaluate() -> AuthResult:
-            return (await dmarc.evaluate(author(tx.message), tx.results, self.dns)).result
+            return (await dmarc.evaluate(author(tx.message), tx.results, dns)).result
 
         return await self._method("dmarc", evaluate())
 
@@ -131,7 +131,9 @@ class Pipeline:
 
     # -- checks -------------------------------------------------------------------------------------------------------
 
-    def start(self, stage: Stage, tx: Transaction) -> tuple[list[Finding], list[asyncio.Task[list[Finding]]]]:
+    def start(
+        self, stage: Stage, tx: Transaction, dns: Resolver
+    ) -> tuple[list[Finding], list[asyncio.Task[list[Finding]]]]:
         """Run the checks of a stage: findings of those that only compute, and tasks of those that wait."""
         checks = self._checks[stage]
         if not checks:
@@ -140,7 +142,7 @@ class Pipeline:
         found: list[Finding] = []
         waiting = []
         for check in checks:
-            tools = Tools(self.dns, now, self.config, self.config.checks.get(check.name))
+            tools = Tools(dns, now, self.config, self.config.checks.get(check.name))
             if check.waits:
                 waiting.append(asyncio.create_task(self._wait(check, tx, tools)))
             else:

@@ -4,9 +4,9 @@ import asyncio
 import resource
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from authmilter.config.schema import Dns
 from authmilter.dns_client import (
@@ -20,10 +20,10 @@ from authmilter.dns_client import (
     usable_name,
 )
 from authmilter.errors import ConfigError, DnsTempError
-from authmilter.interfaces import Answer
+from authmilter.interfaces import Answer, Resolver
 
 MAX_UNDER_WAY = 1000  # questions of ours at all nameservers together; each holds a socket. More of them wait,
-MAX_WAITING = 5000  # up to that many
+MAX_WAITING = 5000  # up to that many, and a quarter of them of one client
 FILES = 4  # the sockets are one of so many parts of the files that may be open
 CACHED_OCTETS = 1024  # by answer, on average: bounds the cache where answers are 64 KB
 TICK = 0.05  # seconds: how finely time-outs are seen
@@ -37,10 +37,13 @@ Key = tuple[str, str]
 class _Question:
     """One question under way."""
 
-    __slots__ = ("asked", "key", "open", "order", "put", "started", "waiting")
+    __slots__ = ("asked", "client", "key", "open", "order", "put", "started", "waiting")
 
-    def __init__(self, key: Key, order: list["_Nameserver"], waiting: list[asyncio.Future[Answer]], now: float) -> None:
+    def __init__(
+        self, key: Key, client: str, order: list["_Nameserver"], waiting: list[asyncio.Future[Answer]], now: float
+    ) -> None:
         self.key = key
+        self.client = client  # whose share it uses
         self.order = order  # nameservers in the order in which they are asked
         self.asked = 0  # how many of them were
         self.open = 0  # how many of those have not replied
@@ -87,7 +90,10 @@ class StubResolver:
         self._questions: dict[Key, _Question] = {}
         self._under_way = 0
         self._max_under_way = max(1, min(MAX_UNDER_WAY, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // FILES))
-        self._backlog: deque[_Question] = deque()  # questions that no nameserver was asked
+        # Questions that no nameserver was asked, by client: clients take turns, in the order of the mapping.
+        self._backlog: OrderedDict[str, deque[_Question]] = OrderedDict()
+        self._waiting = 0  # how many there are
+        self._by_client: dict[str, int] = {}  # under way
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         try:
@@ -100,8 +106,12 @@ class StubResolver:
         self._first_until = 0.0  # and until when, unless it is the first of the list
         self._tick_seconds = min(TICK, options.timeout / 5)
 
-    async def query(self, name: str, rdtype: str) -> Answer:
+    def query(self, name: str, rdtype: str) -> Coroutine[Any, Any, Answer]:
         """See `interfaces.Resolver`; `rdtype` is one of ``A AAAA MX PTR TXT``."""
+        return self.query_for("", name, rdtype)
+
+    async def query_for(self, client: str, name: str, rdtype: str) -> Answer:
+        """Ask on the account of a client."""
         key = _key(name, rdtype)
         reply = self._cached(key)
         if reply is not None:
@@ -115,9 +125,13 @@ class StubResolver:
         waiting: asyncio.Future[Answer] = self._loop.create_future()
         question = self._questions.get(key)
         if question is None:
-            self._start(key, [waiting])
+            self._start(key, client, [waiting])
         else:
             question.waiting.append(waiting)
+            if not question.asked and question.client != client:
+                # It waits in the other's turn; now in this one's as well.
+                question.client = client
+                self._put_or_queue(question)
         return await waiting  # cancelling it leaves the question, and the others who wait, alone
 
     def known(self, name: str, rdtype: str) -> Answer | None:
@@ -130,12 +144,20 @@ class StubResolver:
 
     def prefetch(self, name: str, rdtype: str) -> None:
         """See `interfaces.Resolver`."""
+        self.prefetch_for("", name, rdtype)
+
+    def prefetch_for(self, client: str, name: str, rdtype: str) -> None:
+        """Start asking on the account of a client."""
         key = _key(name, rdtype)
         if key not in self._questions and self._cached(key) is None and usable_name(key[0]):
             try:
-                self._start(key, [])
+                self._start(key, client, [])
             except DnsTempError:
                 pass  # whoever needs the answer will be told
+
+    def for_client(self, client: str) -> Resolver:
+        """See `interfaces.Dns`."""
+        return _ClientResolver(self, client) if client else self
 
     def close(self) -> None:
         """Stop; questions under way end in DnsTempError."""
@@ -152,32 +174,49 @@ class StubResolver:
 
     # Questions
 
-    def _start(self, key: Key, waiting: list[asyncio.Future[Answer]]) -> None:
+    def _start(self, key: Key, client: str, waiting: list[asyncio.Future[Answer]]) -> None:
         """Put a question to the nameserver in favour, or let it wait; DnsTempError if too many do."""
         if key[1] not in TYPES:
             raise ValueError(f"record type {key[1]}")
         if self._closed:
             raise DnsTempError(f"{key[0]} {key[1]}: resolver closed")
-        if len(self._backlog) >= MAX_WAITING:
+        if self._waiting >= MAX_WAITING or len(self._backlog.get(client, ())) >= MAX_WAITING // (4 if client else 1):
             raise DnsTempError(f"{key[0]} {key[1]}: too many questions under way")
         now = self._loop.time()
         if self._first and now > self._first_until:
             self._first = 0
         servers = self._nameservers
-        question = _Question(key, servers[self._first :] + servers[: self._first], waiting, now)
+        question = _Question(key, client, servers[self._first :] + servers[: self._first], waiting, now)
         self._questions[key] = question
         if self._timer is None:
             self._timer = self._loop.call_later(self._tick_seconds, self._tick)
-        if self._under_way < self._max_under_way:
-            self._put(question, now)
+        self._put_or_queue(question)
+
+    def _put_or_queue(self, question: _Question) -> None:
+        if self._under_way < self._max_under_way and self._has_room(question.client):
+            self._put(question, self._loop.time())
         else:
-            self._backlog.append(question)
+            self._backlog.setdefault(question.client, deque()).append(question)
+            self._waiting += 1
+
+    def _has_room(self, client: str) -> bool:
+        return not client or self._by_client.get(client, 0) < self._options.client_lookups
 
     def _put_waiting(self) -> None:
-        """Put questions that wait, as many as may be under way."""
-        while self._backlog and self._under_way < self._max_under_way:
-            question = self._backlog.popleft()
-            if self._questions.get(question.key) is question:  # not timed out
+        """Put questions that wait, as many as may be under way, one of each client in turn."""
+        tried = 0  # clients in a row that have no room: there can't be many, since each has its share under way
+        while self._backlog and self._under_way < self._max_under_way and tried < len(self._backlog):
+            client, queue = next(iter(self._backlog.items()))
+            self._backlog.move_to_end(client)
+            if not self._has_room(client):
+                tried += 1
+                continue
+            tried = 0
+            question = queue.popleft()
+            self._waiting -= 1
+            if not queue:
+                del self._backlog[client]
+            if not question.asked and self._questions.get(question.key) is question:  # not timed out
                 self._put(question, self._loop.time())
 
     def _put(self, question: _Question, now: float) -> None:
@@ -187,10 +226,19 @@ class StubResolver:
         question.open += 1
         question.put = now
         self._under_way += 1
-        server.channel.ask(*question.key, partial(self._replied, question, server))
+        client = question.client
+        if client:
+            self._by_client[client] = self._by_client.get(client, 0) + 1
+        server.channel.ask(*question.key, partial(self._replied, question, server, client))
 
-    def _replied(self, question: _Question, server: _Nameserver, reply: Reply) -> None:
+    def _replied(self, question: _Question, server: _Nameserver, client: str, reply: Reply) -> None:
         self._under_way -= 1
+        if client:
+            left = self._by_client[client] - 1
+            if left:
+                self._by_client[client] = left
+            else:
+                del self._by_client[client]
         question.open -= 1
         if self._backlog:
             self._loop.call_soon(self._put_waiting)  # not at once: this may be called from within `_put`
@@ -286,6 +334,23 @@ class StubResolver:
         size = self._options.cache_size
         while len(cache) > size or self._cached_octets > size * CACHED_OCTETS:
             self._cached_octets -= cache.popitem(last=False)[1][2]
+
+
+class _ClientResolver:
+    """`interfaces.Resolver` on the account of one client."""
+
+    __slots__ = ("_client", "_dns", "known")
+
+    def __init__(self, dns: StubResolver, client: str) -> None:
+        self._dns = dns
+        self._client = client
+        self.known = dns.known
+
+    def query(self, name: str, rdtype: str) -> Coroutine[Any, Any, Answer]:
+        return self._dns.query_for(self._client, name, rdtype)
+
+    def prefetch(self, name: str, rdtype: str) -> None:
+        self._dns.prefetch_for(self._client, name, rdtype)
 
 
 def _key(name: str, rdtype: str) -> Key:

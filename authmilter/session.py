@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 from authmilter import eager
@@ -25,7 +25,7 @@ from authmilter.config.schema import Config
 from authmilter.evidence import AuthResult, Finding, Result
 from authmilter.files import Files
 from authmilter.forwarding import OVERRIDE, with_override, within
-from authmilter.interfaces import Observer, Resolver
+from authmilter.interfaces import Dns, Observer, Resolver
 from authmilter.log import message_line
 from authmilter.model import (
     BodyHashKey,
@@ -63,7 +63,7 @@ class Rulebook:
     policy: Policy
     pipeline: Pipeline
     files: Files
-    dns: Resolver
+    dns: Dns
     observer: Observer
     clock: Callable[[], float] = time.time
     busy: frozenset[Stage] = frozenset(Stage)  # stages at which there is a check to run, or policy may act
@@ -74,12 +74,12 @@ def build(
     config: Config,
     checks: tuple[Check, ...],
     files: Files,
-    dns: Resolver,
+    dns: Dns,
     observer: Observer,
     clock: Callable[[], float] = time.time,
 ) -> Rulebook:
     """Put the rulebook of a configuration together."""
-    pipeline = Pipeline(config, checks, dns, observer, clock)
+    pipeline = Pipeline(config, checks, observer, clock)
     policy = Policy(config, checks)
     answering = frozenset(stage for stage in Stage if stage is Stage.EOM or policy.acts_at(stage))
     busy = frozenset(stage for stage in Stage if pipeline.has_checks(stage) or policy.acts_at(stage))
@@ -105,6 +105,7 @@ class Session:
         self.rules = rulebook
         self._config = rulebook.config
         self._on_outcome = on_outcome
+        self._dns: Resolver = rulebook.dns  # once connected, the client's
         self.tx = Transaction()
         self._greeted = self.tx  # snapshot to which RSET returns
         self._early: Ruling | None = None  # a refusal that `enforce = no` did not carry out
@@ -165,6 +166,7 @@ class Session:
             daemon_name=_text(macros.get(b"{daemon_name}", b"")),
         )
         self.tx = self._greeted = Transaction(connection)
+        self._dns = self.rules.dns.for_client(client_of(client_ip))
         networks = self._config.networks
         self._trusted_relay = _within(client_ip, networks.trusted_relays)
         self._local = local
@@ -288,11 +290,11 @@ class Session:
                 for signature in self._signatures:
                     if signature.error is None and signature.body_hash_key is not None:
                         keys.add(signature.body_hash_key)
-                        self.rules.dns.prefetch(signature.key_name, "TXT")
+                        self._dns.prefetch(signature.key_name, "TXT")
             keys |= self._plan_arc(message)
             if self._config.dmarc.enabled:
                 for domain in author(message).domains[:1]:
-                    dmarc.prefetch(domain, self.rules.dns)
+                    dmarc.prefetch(domain, self._dns)
         self._hashes = dkim.BodyHashes(keys) if keys else None
         return await self._stage(Stage.EOH)
 
@@ -356,10 +358,10 @@ class Session:
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    def _begin(self, name: str, enabled: bool, method: Callable[[Transaction], Any]) -> None:
+    def _begin(self, name: str, enabled: bool, method: Callable[[Transaction, Resolver], Any]) -> None:
         self._cancel(name)
         if enabled:
-            self._methods[name] = eager.start(method(self.tx))
+            self._methods[name] = eager.start(method(self.tx, self._dns))
 
     def _cancel(self, name: str) -> None:
         future = self._methods.pop(name, None)
@@ -385,7 +387,7 @@ class Session:
         acts = self.rules.policy.acts_at(stage)
         inbound = self.tx.envelope.direction is Direction.INBOUND and not self._trusted_relay
         if pipeline.has_checks(stage) and inbound and not (self._internal and stage < Stage.MAIL):
-            found, waiting = pipeline.start(stage, self.tx)
+            found, waiting = pipeline.start(stage, self.tx, self._dns)
             self._add(stage, found)
             self._waiting += [(stage, task) for task in waiting]
         verdict = CONTINUE
@@ -470,7 +472,7 @@ class Session:
         if not self._trusted_relay:
             await self._authenticate(max(0.01, deadline - time.perf_counter()))
             self.tx = with_override(self.tx, config, self._vouched())
-            found, waiting = self.rules.pipeline.start(Stage.EOM, self.tx)
+            found, waiting = self.rules.pipeline.start(Stage.EOM, self.tx, self._dns)
             self._add(Stage.EOM, found)
             if waiting:
                 self._waiting = [(Stage.EOM, task) for task in waiting]
@@ -517,12 +519,12 @@ class Session:
         pipeline = self.rules.pipeline
         for method in tuple(missing):
             if method == "dkim":
-                results = await pipeline.dkim(self.tx, self._signatures)
+                results = await pipeline.dkim(self.tx, self._dns, self._signatures)
             elif method == "arc":
-                self._arc = await pipeline.arc(self.tx, self._chain)
+                self._arc = await pipeline.arc(self.tx, self._dns, self._chain)
                 results = [self._arc.result]
             else:
-                results = [await pipeline.dmarc(self.tx)]
+                results = [await pipeline.dmarc(self.tx, self._dns)]
             self._add_results(results)
             missing.remove(method)
 
@@ -551,7 +553,7 @@ class Session:
             return set()
         self._chain = arc.parse_chain(message, on_error=self.rules.pipeline.unexpected("arc"))
         for name in self._chain.key_names[:MAX_PREFETCHED_KEYS]:
-            self.rules.dns.prefetch(name, "TXT")
+            self._dns.prefetch(name, "TXT")
         keys = set(self._chain.body_hash_keys)
         sealer = self.rules.files.sealer
         if sealer is not None:
@@ -705,6 +707,13 @@ def _folded(tests: Sequence[str]) -> str:
         text += test + ("," if i < len(tests) - 1 else "")
         column += len(test) + 1
     return text
+
+
+def client_of(address: IPv4Address | IPv6Address | None) -> str:
+    """Whose share is used: one address, or the /64 that one customer gets of IPv6; "" for mail of this machine."""
+    if address is None or address.is_loopback:
+        return ""
+    return str(address) if address.version == 4 else f"{int(address) >> 64:x}::/64"
 
 
 def _within(address: Any, networks: Sequence[Any]) -> bool:

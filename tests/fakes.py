@@ -51,6 +51,10 @@ class FakeDNS:
     def prefetch(self, name: str, rdtype: str) -> None:
         """Nothing to gain."""
 
+    def for_client(self, client: str) -> "FakeDNS":
+        """Everybody asks the same."""
+        return self
+
 
 def _host(text: str) -> str:
     """An address, a host name without final dot, or an MX, whose host may be the root (RFC 7505)."""

@@ -420,7 +420,7 @@ def test_a_uvloop_asks_odd_names(odd_server: DNSServer) -> None:
     async def ask() -> list[Any]:
         async with resolving(odd_server, timeout=0.4) as dns:
             names = ["user+tag.example", "long+.example", "no body.example", "drop+.example", "no+tcp.example"]
-            return await asyncio.gather(*(dns.query(name, "TXT") for name in names), return_exceptions=True)
+            return list(await asyncio.gather(*(dns.query(name, "TXT") for name in names), return_exceptions=True))
 
     short, long, none, *failures = uvloop.run(ask())
     assert short.records == (b"plus",)
@@ -918,6 +918,49 @@ async def test_questions_under_way_are_bounded_and_more_of_them_wait(monkeypatch
             assert not (await dns.query("n1.slow.example", "TXT")).exists  # joining in is no question
             assert [answer.records for answer in await asyncio.gather(*waiting)] == [(b"good",), ()]
             assert (await dns.query("example.org", "TXT")).records  # and it was not remembered
+
+
+async def test_a_client_has_its_share_and_the_others_theirs() -> None:
+    with DNSServer(RECORDS, {"*.slow.example": "delay 0.3"}) as server:
+        async with resolving(server, timeout=20, client_lookups=10) as dns:
+            slow, other = dns.for_client("192.0.2.66"), dns.for_client("192.0.2.1")
+            many = [asyncio.ensure_future(slow.query(f"n{n}.slow.example", "TXT")) for n in range(25)]
+            await asyncio.sleep(0.1)
+            assert server.asked() == 10
+            assert (await other.query("good.example", "TXT")).records == (b"good",)
+            assert not any(question.done() for question in many)
+            # Somebody else who asks for what waits does not wait for the other's turn.
+            joined = asyncio.ensure_future(other.query("n24.slow.example", "TXT"))
+            await asyncio.sleep(0.05)
+            assert server.asked("n24.slow.example") == 1
+            assert not (await joined).exists
+            assert {(await question).exists for question in many} == {False}
+            assert server.asked("n24.slow.example") == 1
+            assert dns._by_client == {} and not dns._backlog and not dns._waiting
+
+
+async def test_clients_that_wait_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_UNDER_WAY", 10)
+    with DNSServer(RECORDS, {"*.slow.example": "delay 0.1"}) as server:
+        async with resolving(server, timeout=20) as dns:
+            many, few = dns.for_client("192.0.2.66"), dns.for_client("192.0.2.1")
+            asked = [asyncio.ensure_future(many.query(f"m{n}.slow.example", "TXT")) for n in range(40)]
+            await asyncio.sleep(0)
+            late = asyncio.ensure_future(few.query("f.slow.example", "TXT"))
+            await late
+            assert sum(question.done() for question in asked) <= 20, "the first of the other's was among the next ten"
+            await asyncio.gather(*asked)
+
+
+async def test_of_one_client_only_so_many_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_WAITING", 40)
+    with DNSServer(RECORDS, {"*.slow.example": "delay 0.2"}) as server:
+        async with resolving(server, timeout=20, client_lookups=10) as dns:
+            client, other = dns.for_client("192.0.2.66"), dns.for_client("192.0.2.1")
+            asked = [asyncio.ensure_future(client.query(f"n{n}.slow.example", "TXT")) for n in range(30)]
+            done = await asyncio.gather(*asked, return_exceptions=True)
+            assert sum(isinstance(answer, DnsTempError) for answer in done) == 10
+            assert (await other.query("good.example", "TXT")).records == (b"good",)
 
 
 async def test_a_question_that_waits_too_long_is_a_failure_that_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ HEADER: dict[str, Callable[[HeaderField], bytes]] = {"simple": simple_field, "re
 
 
 def _reduce(text: bytes) -> bytes:
-    """Every run of SP as one SP, in one pass over text that has none, and two over text that has.
+    """Every run of SP as one SP, in one pass.
 
     A `replace` for each length takes two to four times as long where runs are few, a regular expression where there are
     none or many.
@@ -78,7 +78,9 @@ class _BodyStream:
             if _HTAB in text:
                 text = text.replace(b"\t", b" ")
             if _SP in text:  # in attachments, most of a large message, there is none
-                text = _reduce(text).replace(b" \r\n", b"\r\n")
+                if text.rfind(b"  ") >= 0:  # from the end, which takes a quarter less than from the start
+                    text = _reduce(text)
+                text = text.replace(b" \r\n", b"\r\n")
             content = text.removesuffix(b"\r").removesuffix(b" ")
         else:
             content = text.removesuffix(b"\r")

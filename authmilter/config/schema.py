@@ -112,6 +112,13 @@ class Dns:
         each=endpoint.nameserver,
     )
     timeout: Seconds = option(Seconds(3.0), "Time for one query, retries included.", at_least=0.05, at_most=60)
+    client_lookups: int = option(
+        100,
+        "Questions that the sessions of one client (an IPv4 address, or a /64 of IPv6) may have under way in a worker, "
+        "of 1000 in all; more of them wait.  A client whose names are served slowly can't hold up the others.",
+        at_least=10,
+        at_most=1000,
+    )
     cache_size: int = option(
         20000,
         "Answers kept by each worker; 0 keeps none, nor any result made from one.",

@@ -21,7 +21,7 @@ from authmilter.check import all_checks
 from authmilter.config.schema import Config, Identity
 from authmilter.evidence import AuthResult, Result
 from authmilter.files import load_files
-from authmilter.interfaces import Resolver
+from authmilter.interfaces import Dns
 from authmilter.log import LOGGER, configure
 from authmilter.metrics import NullObserver
 from authmilter.model import HeaderField
@@ -144,7 +144,7 @@ class Case:
     helo: str | bytes = f"mail.{ATTACKER}"
     ip: str = ATTACKER_IP
     macros: Mapping[bytes, bytes] = field(default_factory=dict)
-    dns: Callable[[], Resolver] = zone
+    dns: Callable[[], Dns] = zone
     config: Config = field(default_factory=Config)
     controls: tuple[str, ...] = (ATTACKER,)
 
@@ -167,7 +167,7 @@ class Played:
     verdict: Verdict
     outcome: Outcome
     log: str
-    dns: Resolver
+    dns: Dns
 
     def words(self, method: str) -> str:
         """The results of a method, joined by commas."""
@@ -186,7 +186,7 @@ async def play(
     helo: str | bytes = f"mail.{ATTACKER}",
     ip: str = ATTACKER_IP,
     macros: Mapping[bytes, bytes] | None = None,
-    dns: Resolver | None = None,
+    dns: Dns | None = None,
     config: Config | None = None,
     now: float = NOW,
     log_format: str = "text",

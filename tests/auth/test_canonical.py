@@ -2,10 +2,13 @@
 
 import os
 import random
+import re
 from hashlib import sha256
 
 import pytest
 from dkim.canonicalization import Relaxed, Simple
+from hypothesis import given
+from hypothesis import strategies as st
 
 from authmilter.auth.canonical import BodyHasher, BodyHashes, relaxed_field, simple_field
 from authmilter.model import BodyHash, BodyHashKey, HeaderField
@@ -141,6 +144,26 @@ def test_fields_as_dkimpy_sees_them() -> None:
         name, value = chance.choice(names), b"".join(chance.choices(HEADER_PIECES, k=chance.randrange(16)))
         [(expected_name, expected_value)] = Relaxed.canonicalize_headers([(name, value)])
         assert relaxed_field(HeaderField(name, value)) == expected_name + b":" + expected_value, (case, name, value)
+
+
+RUNS = st.lists(
+    st.builds(
+        lambda text, blank, times: text + blank * times,
+        st.sampled_from([b"", b"a", b"a", b"\r\n", b"\n", b"\r"]),
+        st.sampled_from([b" ", b" ", b"\t", b" \t"]),
+        st.integers(0, 3) | st.integers(0, 70),
+    ),
+    max_size=12,
+).map(b"".join)
+
+
+@given(RUNS, st.integers(1, 40))
+def test_runs_of_white_space_of_any_length(text: bytes, size: int) -> None:
+    reduced = re.sub(rb"[ \t]+", b" ", text)
+    lines = re.sub(rb" ?(\r\n)+\Z", b"", re.sub(rb" \r\n", b"\r\n", reduced))
+    assert body_hash(RELAXED, *in_pieces(text, size)) == hash_of(lines + b"\r\n" if lines else b"")
+    unfolded = re.sub(rb"[ \t]+", b" ", re.sub(rb"\r\n(?=[ \t])", b"", text)).strip(b" ")
+    assert relaxed_field(HeaderField(b"X", text)) == b"x:" + unfolded + b"\r\n"
 
 
 HOSTILE = [

@@ -64,6 +64,7 @@ PASSING = [
     pytest.param(signed(l=str(len(b"Hello Bob,\r\n\r\nhigh water is at 6.\r\n"))), id="l= that covers all"),
     pytest.param(sign(MESSAGE, rsa_key(), "\r\n\t"), id="folded in front of the first tag"),
     pytest.param(signed(s="sel", d="EXAMPLE.org"), id="d= in capitals"),
+    pytest.param(sign(MESSAGE, rsa_key(), h="from : to\r\n\t:\t subject"), id="white space around the names of h="),
 ]
 
 
@@ -157,6 +158,8 @@ MALFORMED = [
     pytest.param(signed(a="rsa-sha512"), "a= is unknown", id="unknown hash"),
     pytest.param(signed(c="foobar"), "c= is unknown", id="unknown c="),
     pytest.param(signed(c="relaxed/"), "c= is unknown", id="c= that ends in a slash"),
+    pytest.param(signed(c="/relaxed"), "c= is unknown", id="c= that begins with a slash"),
+    pytest.param(signed(c="relaxed / relaxed"), "c= is unknown", id="c= with blanks around the slash"),
     pytest.param(signed(c="relaxed/relaxed/relaxed"), "c= is unknown", id="c= with three names"),
     pytest.param(signed(c=""), "c= is unknown", id="empty c="),
     pytest.param(signed(q="dns/special"), "q= is unknown", id="unknown q="),

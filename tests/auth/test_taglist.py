@@ -1,6 +1,10 @@
 """Tag lists (RFC 6376 section 3.2)."""
 
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from authmilter.auth.taglist import TagError, decode_base64, parse_tags, split_list
 
@@ -39,6 +43,9 @@ BAD = [
     pytest.param(b"v=1\r\na=b", "line break that is no fold", id="CRLF without white space after it"),
     pytest.param(b"v=1\n a=b", "line break that is no fold", id="bare LF"),
     pytest.param(b"v=1\r a=b", "line break that is no fold", id="bare CR"),
+    pytest.param(b"v=1\r;\na=b", "line break that is no fold", id="CR and LF apart"),
+    pytest.param(b"v=\r\n \n\r 1", "line break that is no fold", id="LF CR after a fold"),
+    pytest.param(b"v=1\r\n\x00", "control character", id="NUL after CRLF"),
     pytest.param(b"v=1\r\n \r", "line break that is no fold", id="CR at the end"),
     pytest.param(b";".join(b"a%d=1" % n for n in range(200)), "over 100 tags", id="200 tags"),
     pytest.param(b"a" * 500 + b"=1;" + b"a" * 500 + b"=1", "tag given twice", id="long name twice"),
@@ -50,6 +57,34 @@ def test_broken_tags(text: bytes, problem: str) -> None:
     with pytest.raises(TagError) as caught:
         parse_tags(text)
     assert str(caught.value) == problem
+
+
+_TEXT = re.compile(rb"(?:[\t\x20-\x7e\x80-\xff]|\r\n(?=[ \t]))*")
+_TAG = re.compile(rb"[ \t\r\n]*([A-Za-z][A-Za-z0-9_]*)[ \t\r\n]*=(.*)", re.DOTALL)
+
+
+def by_the_grammar(text: bytes) -> dict[bytes, bytes] | None:
+    """The tags as the grammar has them, None where it has none."""
+    *parts, last = text.split(b";")
+    found = [_TAG.fullmatch(part) for part in parts + [last] * bool(last.strip(b" \t\r\n"))]
+    tags = {tag[1]: tag[2].strip(b" \t\r\n") for tag in found if tag}
+    return tags if _TEXT.fullmatch(text) and len(tags) == len(found) else None
+
+
+PIECES = st.sampled_from([
+    b"v", b"b", b"bh", b"x_1", b"_", b"1", b"=", b"=", b";", b";", b" ", b"\t", b"\r\n ", b"\r\n\t", b"\r\n", b"\r", b"\n",
+    b"\x0b", b"\x0c", b"\x85", b"\xa0", b"\xe9", b"\0",
+])  # fmt: skip
+WHOLE = st.tuples(st.sampled_from([b"v", b" b", b"\r\n\tbh", b"x_1 "]), st.lists(PIECES, max_size=4).map(b"".join))
+
+
+@given(st.lists(PIECES, max_size=12).map(b"".join) | st.lists(WHOLE.map(b"=".join), max_size=5).map(b";".join))
+def test_tags_are_read_as_the_grammar_has_them(text: bytes) -> None:
+    try:
+        tags: dict[bytes, bytes] | None = parse_tags(text)
+    except TagError:
+        tags = None
+    assert tags == by_the_grammar(text)
 
 
 def test_lists_lose_white_space_around_items_only() -> None:
