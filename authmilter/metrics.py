@@ -71,6 +71,11 @@ def families(symbols: Collection[str], checks: Collection[str]) -> tuple[Family,
         Family("authmilter_connections_active", GAUGE, "Milter connections that are open."),
         Family("authmilter_connections_total", COUNTER, "Milter connections so far."),
         Family(
+            "authmilter_connections_refused_total",
+            COUNTER,
+            "Milter connections beyond max_connections and max_waiting.",
+        ),
+        Family(
             "authmilter_messages_total",
             COUNTER,
             "Transactions that got their final verdict.",
@@ -293,6 +298,10 @@ class Metrics:
         """A milter connection was accepted."""
         self._add("authmilter_connections_total")
         self._cells[self._index["authmilter_connections_active", ()]] += 1.0
+
+    def connection_refused(self) -> None:
+        """A milter connection was one too many."""
+        self._add("authmilter_connections_refused_total")
 
     def connection_closed(self) -> None:
         """A milter connection ended."""

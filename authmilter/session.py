@@ -129,7 +129,7 @@ class Session:
         self._hashes: dkim.BodyHashes | None = None
         self._signatures: tuple[dkim.Signature, ...] = ()
         self._chain = arc.NO_CHAIN
-        self._arc = arc.ArcResult(AuthResult("arc", Result.NONE))
+        self._arc = arc.NO_ARC
         self._sealing = False
         self._choice: Choice | None = None
         self._in_message = False

@@ -85,6 +85,7 @@ def test_every_family_of_the_contract_is_there(layout: Layout) -> None:
         "authmilter_build_info": "gauge",
         "authmilter_connections_active": "gauge",
         "authmilter_connections_total": "counter",
+        "authmilter_connections_refused_total": "counter",
         "authmilter_messages_total": "counter",
         "authmilter_recipients_refused_total": "counter",
         "authmilter_auth_results_total": "counter",

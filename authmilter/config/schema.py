@@ -50,6 +50,23 @@ class Milter:
         "", "Group of a unix socket: the one of the MTA, postfix for instance; empty: left as it is.", reload=False
     )
     backlog: int = option(512, "Connections that may wait to be accepted.", at_least=1, at_most=65535, reload=False)
+    max_connections: int = option(
+        1000,
+        "Connections that a worker serves at once, fewer where it may not open enough files.",
+        at_least=1,
+        at_most=100_000,
+    )
+    max_waiting: int = option(
+        1000,
+        "Connections beyond max_connections that wait, in each worker, until one of those ends; libmilter has no such queue.",
+        at_least=0,
+        at_most=100_000,
+    )
+    on_overload: Literal["disconnect", "tempfail"] = option(
+        "disconnect",
+        "What a client hears when even the places to wait are taken: disconnect answers 421 and ends the SMTP session, "
+        "tempfail answers 451 to its commands.  Either way it tries again later.",
+    )
     drain_timeout: Seconds = option(
         Seconds(30.0), "How long open connections are served after SIGTERM.", at_least=0, at_most=3600
     )

@@ -19,6 +19,7 @@ from authmilter.milter import Session, wire
 from authmilter.milter.dialogue import Dialogue
 from authmilter.milter.engine import Engine
 from authmilter.milter.macros import Macros
+from authmilter.milter.turns import FREE, Turns, client_key
 from authmilter.model import HeaderField, Stage
 from authmilter.verdict import Verdict
 
@@ -37,6 +38,9 @@ class NativeEngine(Engine["_Connection"]):
         self._servers: list[asyncio.Server] = []
         self._sweeper: asyncio.TimerHandle | None = None
         self.time: Callable[[], float] = time.monotonic
+        self.turns = Turns()
+        self._served = 0
+        self._queue: deque[_Connection] = deque()  # connections that wait to be served
 
     async def serve(self, sockets: Sequence[socket.socket]) -> None:
         """Start to accept on sockets that are bound and listen; other processes may accept on them too."""
@@ -82,6 +86,30 @@ class NativeEngine(Engine["_Connection"]):
             self._sweeper.cancel()
         return cut
 
+    # -- how many at once --
+
+    def is_full(self) -> bool:
+        """Are there as many connections as may be served, and may wait?"""
+        return self._served >= self.bounds.served and len(self._queue) >= self.bounds.waiting
+
+    def admit(self, connection: "_Connection") -> bool:
+        """Is it served now?  If not, its `serve` is called later."""
+        if self._served < self.bounds.served:
+            self._served += 1
+            return True
+        self._queue.append(connection)
+        return False
+
+    def release(self, connection: "_Connection", *, served: bool) -> None:
+        """A connection that was admitted has ended."""
+        if not served:
+            self._queue.remove(connection)
+            return
+        self._served -= 1
+        while self._queue and self._served < self.bounds.served:
+            self._served += 1
+            self._queue.popleft().serve()
+
     def _sweep(self) -> None:
         """Close what has been idle for too long: one timer for all, since time-outs are rare and connections many."""
         loop = asyncio.get_running_loop()
@@ -96,6 +124,7 @@ class _Connection(asyncio.Protocol):
 
     __slots__ = (
         "_chosen",
+        "_client",
         "_dialogue",
         "_engine",
         "_gone",
@@ -105,11 +134,14 @@ class _Connection(asyncio.Protocol):
         "_inbox_size",
         "_leading_space",
         "_macros",
+        "_octets",
         "_over",
         "_packets",
         "_paused",
         "_quick",
+        "_refused",
         "_replies",
+        "_served",
         "_stuck",
         "_timer",
         "_transport",
@@ -118,7 +150,10 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, engine: NativeEngine) -> None:
         self._engine = engine
-        self._dialogue = Dialogue(engine.new_session, engine.on_error, engine.on_failure)
+        self._refused = False
+        self._served = False
+        self._client = b""
+        self._octets = 0  # since its last turn
         self._macros = Macros()
         self._packets = wire.Packets()
         self._chosen: wire.Options | None = None  # until the MTA has made its offer
@@ -141,7 +176,20 @@ class _Connection(asyncio.Protocol):
         sock = transport.get_extra_info("socket")
         self._quick = sock if sock.family != socket.AF_UNIX else None
         self._heard = self._engine.time()
-        self._engine.opened(self)
+        engine = self._engine
+        self._refused = engine.is_full()
+        new_session = engine.refuse if self._refused else engine.new_session
+        self._dialogue = Dialogue(new_session, engine.on_error, engine.on_failure)
+        engine.opened(self)
+        if not self._refused:
+            self._served = engine.admit(self)
+            if not self._served:
+                self._transport.pause_reading()
+
+    def serve(self) -> None:
+        """The wait is over."""
+        self._served = True
+        self._transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         self._heard = self._engine.time()
@@ -231,6 +279,12 @@ class _Connection(asyncio.Protocol):
 
     async def _work(self, data: bytes) -> bool:
         """Answer packets; returns False if the connection is to end."""
+        self._octets += len(data)
+        if self._octets > FREE:
+            self._octets = 0
+            turn = self._engine.turns.take(self._client)
+            if turn is not None:
+                await turn
         fields: list[HeaderField] = []  # passed on together
         try:
             for letter, content, cut in self._packets.feed(data):
@@ -285,6 +339,8 @@ class _Connection(asyncio.Protocol):
                 self._transport.close()
         self._dialogue.close()
         self._engine.closed(self)
+        if not self._refused:
+            self._engine.release(self, served=self._served)
 
     def _flush(self) -> None:
         if self._replies:
@@ -300,6 +356,8 @@ class _Connection(asyncio.Protocol):
         elif letter == wire.END_OF_MESSAGE:
             await self._end_message(content, chosen)
         elif letter in _STAGES:
+            if letter == wire.CONNECT:
+                self._client = client_key(wire.read_connect(content))
             stage, call = _STAGES[letter]
             verdict = await call(self._dialogue, content, self._macros)
             if not chosen.steps & wire.NO_REPLY[stage]:

@@ -212,7 +212,7 @@ def read_header(data: bytes, *, leading_space: bool) -> HeaderField:
     name, _, value = data.partition(b"\0")
     if value[-1:] == b"\0":
         value = value[:-1]
-    if b"\n" in value:
+    if 10 in value:  # LF; the search for a number is the faster one
         value = value.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
     return HeaderField(name, value if leading_space else b" " + value)
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import resource
 import signal
 import socket
 import struct
@@ -13,12 +14,13 @@ import uvloop
 
 from authmilter.check import all_checks
 from authmilter.config import ini
-from authmilter.config.schema import Config
+from authmilter.config.schema import Config, Milter
 from authmilter.dns_client import system_nameservers
 from authmilter.errors import AuthMilterError
 from authmilter.files import Files, load_files
 from authmilter.log import configure
 from authmilter.metrics import Layout, Metrics, Shared
+from authmilter.milter.engine import TOO_BUSY, Bounds
 from authmilter.milter.native import NativeEngine
 from authmilter.resolver import StubResolver
 from authmilter.session import Rulebook, Session, build
@@ -81,6 +83,8 @@ class Worker:
             "on_open": self.metrics.connection_opened,
             "on_close": self.metrics.connection_closed,
             "on_failure": lambda: self.metrics.check_error("session", "exception"),
+            "on_overload": self.metrics.connection_refused,
+            "bounds": _bounds(milter),
         }
         if milter.engine == "libmilter":
             from authmilter.milter.libmilter import LibmilterEngine  # imports the C library only where it is wanted
@@ -131,6 +135,7 @@ class Worker:
         old = self.config
         self.config, self.files = config, files
         self.engine.idle_timeout, self.engine.on_error = config.milter.idle_timeout, config.milter.on_error
+        self.engine.bounds = _bounds(config.milter)
         configure(config.log.format, config.log.level)
         if config.dns == old.dns and (config.dns.nameservers or self._system == system_nameservers()):
             self._build(self.dns)  # the cache stays
@@ -139,6 +144,17 @@ class Worker:
         self._build(self._resolver())
         # Sessions that are open still ask the old one.
         asyncio.get_running_loop().call_later(2 * (config.milter.message_timeout + config.dns.timeout), before.close)
+
+
+def _bounds(milter: Milter) -> Bounds:
+    """How many connections there may be, and what is said to more.
+
+    Half of the files that may be open are theirs; a quarter is for questions to the DNS.
+    """
+    room = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
+    connections = min(milter.max_connections, room)
+    code = 421 if milter.on_overload == "disconnect" else 451
+    return Bounds(connections, min(milter.max_waiting, room - connections), TOO_BUSY._replace(code=code))
 
 
 def main(

@@ -1,6 +1,7 @@
 """What only the native engine does, on the event loop of the test."""
 
 import asyncio
+import contextlib
 import random
 import socket
 import struct
@@ -11,9 +12,11 @@ from typing import Any
 import pytest
 
 from authmilter.milter import wire
+from authmilter.milter.engine import TOO_BUSY, Bounds
 from authmilter.milter.native import NativeEngine
+from authmilter.milter.turns import Turns, client_key
 from authmilter.model import Stage
-from tests.milter.client import ClosedError, MilterClient, Reply, pack
+from tests.milter.client import ClosedError, MilterClient, Outcome, Reply, pack
 from tests.milter.recording import RecordingSession, address_of, listen
 
 Run = Callable[[Callable[[str], Any]], Awaitable[Any]]
@@ -244,6 +247,150 @@ async def test_an_mta_that_reads_no_replies_is_held_up_and_closed(started: Start
     assert running.engine.active == 0
     writer.close()
     del reader
+
+
+# Many at once
+
+
+def _ask(mta: MilterClient) -> str:
+    """Negotiate and connect; returns the answer to CONNECT."""
+    mta.negotiate()
+    reply = mta.connect()
+    assert reply is not None
+    return reply.data.rstrip(b"\0").decode() if reply.letter == "y" else reply.letter
+
+
+async def test_what_is_beyond_the_bounds_waits_or_is_refused(started: Started) -> None:
+    refused: list[int] = []
+    running = await started(bounds=Bounds(served=2, waiting=1), on_overload=lambda: refused.append(1))
+    async with contextlib.AsyncExitStack() as stack:
+        mtas = [stack.enter_context(MilterClient(running.address)) for _ in range(5)]
+        answers = [asyncio.create_task(asyncio.to_thread(_ask, mta)) for mta in mtas]
+        await asyncio.wait([answers[i] for i in (0, 1, 3, 4)], timeout=5)
+        assert [answers[i].result() for i in (0, 1)] == ["c", "c"]
+        assert [answers[i].result() for i in (3, 4)] == ["421 4.3.2 Too busy, try again later"] * 2
+        assert refused == [1, 1]
+        assert not answers[2].done(), "it waits"
+        mtas[3].quit()
+        await asyncio.sleep(0.05)
+        assert not answers[2].done(), "the end of one that was refused makes no room"
+        mtas[0].quit()
+        assert await asyncio.wait_for(answers[2], 5) == "c"
+        assert await asyncio.to_thread(mtas[2].helo) == Reply("c")
+    await asyncio.sleep(0.1)
+    assert (running.engine._served, len(running.engine._queue), running.engine.active) == (0, 0, 0)
+
+
+async def test_one_that_waits_may_go(started: Started) -> None:
+    running = await started(bounds=Bounds(served=1, waiting=5), idle_timeout=0.3)
+    with MilterClient(running.address) as first:
+        assert await asyncio.to_thread(_ask, first) == "c"
+        with MilterClient(running.address):
+            await asyncio.sleep(0.1)
+            assert len(running.engine._queue) == 1
+        for _ in range(20):  # until the sweep
+            await asyncio.sleep(0.05)
+            await asyncio.to_thread(first.helo)
+        assert running.engine.active == 1
+        assert not running.engine._queue
+
+
+async def test_a_refusal_stands_until_the_mta_leaves(started: Started) -> None:
+    running = await started(bounds=Bounds(served=0, waiting=0, reply=TOO_BUSY._replace(code=451)))
+
+    def talk() -> list[Reply | None]:
+        with MilterClient(running.address) as mta:
+            mta.negotiate()
+            mta.connect()
+            mta.helo()
+            said = [mta.mail(b"<a@example.org>"), mta.mail(b"<a@example.org>")]
+            mta.quit()
+            return said
+
+    assert await asyncio.to_thread(talk) == [Reply("y", b"451 4.3.2 Too busy, try again later\0")] * 2
+    assert running.calls == []
+
+
+async def test_what_is_said_while_it_waits_is_heard_later(started: Started) -> None:
+    running = await started(bounds=Bounds(served=1, waiting=5))
+    with MilterClient(running.address) as first, MilterClient(running.address) as second:
+        assert await asyncio.to_thread(_ask, first) == "c"
+        later = asyncio.create_task(asyncio.to_thread(_whole, second))
+        await asyncio.sleep(0.1)
+        first.quit()
+        assert (await later).final == Reply("c")
+
+
+def _whole(mta: MilterClient) -> Outcome:
+    mta.negotiate()
+    mta.connect()
+    mta.helo()
+    return mta.message()
+
+
+async def test_a_client_has_one_turn_in_each_round_of_the_loop() -> None:
+    turns = Turns()
+    order: list[str] = []
+
+    async def work(client: bytes, name: str) -> None:
+        for part in range(3):
+            turn = turns.take(client)
+            if turn is not None:
+                await turn
+            order.append(f"{name}{part}")
+            await asyncio.sleep(0)
+
+    await asyncio.gather(*(work(b"busy", name) for name in "abcdef"), work(b"quiet", "Q"))
+    rounds = [order.index(f"Q{part}") for part in range(3)]
+    # Before the third part of the quiet one, the busy one had some three turns of its 18.
+    assert rounds[2] <= 6, order
+    assert len(order) == 21
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not turns._waiting
+
+
+async def test_a_connection_that_goes_leaves_the_queue_for_turns() -> None:
+    turns = Turns()
+    assert turns.take(b"a") is None
+    gone, stays = turns.take(b"a"), turns.take(b"a")
+    assert gone is not None
+    assert stays is not None
+    gone.cancel()
+    await asyncio.wait_for(stays, 1)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (("4", b"192.0.2.1"), ("4", b"192.0.2.1"), True),
+        (("4", b"192.0.2.1"), ("4", b"192.0.2.2"), False),
+        (("6", b"2001:db8:0:1::1"), ("6", b"2001:DB8::1:ffff:0:0:9"), True),
+        (("6", b"2001:db8:0:1::1"), ("6", b"2001:db8:0:2::1"), False),
+        (("6", b"fe80::1%eth0"), ("6", b"fe80::2"), True),
+        (("6", b"no address"), ("6", b"none either"), False),
+        (("L", b"/run/a"), ("U", b""), False),
+    ],
+)
+def test_who_counts_as_one_client(one: tuple[str, bytes], other: tuple[str, bytes], same: bool) -> None:
+    keys = [client_key(wire.ConnectInfo(b"x", family, 1, address)) for family, address in (one, other)]
+    assert (keys[0] == keys[1]) is same
+
+
+async def test_large_messages_of_one_client_do_not_hold_up_another(started: Started) -> None:
+    running = await started()
+    ended: list[str] = []
+
+    def large(number: int) -> None:
+        with _begin(running.address) as mta:
+            assert mta.message(body=b"x" * 3_000_000).final == Reply("c")
+            ended.append(f"large {number}")
+            mta.quit()
+
+    await asyncio.gather(*(asyncio.to_thread(large, number) for number in range(4)))
+    assert len(ended) == 4
+    heard = [call for call in running.calls if call[0] == "body"]
+    assert sum(len(call[1]) if isinstance(call[1], bytes) else call[1] for call in heard) == 12_000_000
 
 
 async def test_a_client_that_leaves_while_its_verdict_is_made(started: Started) -> None:
