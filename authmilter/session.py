@@ -12,8 +12,8 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from authmilter import eager
@@ -21,7 +21,8 @@ from authmilter.addresses import author, is_from, parse_path, to_ascii_domain
 from authmilter.auth import arc, dkim, dmarc, results_header
 from authmilter.auth.signing import Choice, SigningError
 from authmilter.check import METHODS, Check
-from authmilter.config.schema import Config
+from authmilter.clients import NOBODY, Client, reader
+from authmilter.config.schema import Config, Network
 from authmilter.evidence import AuthResult, Finding, Result
 from authmilter.files import Files
 from authmilter.forwarding import OVERRIDE, with_override, within
@@ -68,6 +69,7 @@ class Rulebook:
     clock: Callable[[], float] = time.time
     busy: frozenset[Stage] = frozenset(Stage)  # stages at which there is a check to run, or policy may act
     answering: frozenset[Stage] = frozenset(Stage)  # stages at which policy may act
+    client: Callable[[bytes], Client] = field(default_factory=lambda: reader(Network()))
 
 
 def build(
@@ -83,7 +85,8 @@ def build(
     policy = Policy(config, checks)
     answering = frozenset(stage for stage in Stage if stage is Stage.EOM or policy.acts_at(stage))
     busy = frozenset(stage for stage in Stage if pipeline.has_checks(stage) or policy.acts_at(stage))
-    return Rulebook(config, policy, pipeline, files, dns, observer, clock, busy, answering)
+    client = reader(config.networks)
+    return Rulebook(config, policy, pipeline, files, dns, observer, clock, busy, answering, client)
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,7 @@ class Session:
         self._refused: Ruling | None = None  # the newest refusal of a recipient
         self._methods: dict[str, asyncio.Future[AuthResult]] = {}
         self._waiting: list[tuple[Stage, asyncio.Task[list[Finding]]]] = []
+        self._client = NOBODY
         self._trusted_relay = False
         self._internal = False
         self._local = False
@@ -144,14 +148,7 @@ class Session:
         self, host: bytes, family: str, port: int, address: bytes, macros: Mapping[bytes, bytes]
     ) -> Verdict:
         """A client connected; `family` is ``4 6 L U``."""
-        client_ip = None
-        if family in ("4", "6"):
-            try:
-                client_ip = ip_address(address.partition(b"%")[0].decode("ascii"))  # no zone (RFC 4007 section 11)
-            except ValueError:
-                log.warning("the MTA gave an address that is none: %r", address[:64])
-        mapped = getattr(client_ip, "ipv4_mapped", None)
-        client_ip = mapped or client_ip
+        client = self._client = self.rules.client(address) if family in ("4", "6") else NOBODY
         # Sendmail shows its own command line as an unknown family on localhost, and a unix socket is never remote; any
         # other client without an address is a stranger of whom the MTA knows nothing.
         local = family == "L" or (family == "U" and host.lower() == b"localhost")
@@ -159,18 +156,17 @@ class Session:
         if name.startswith("[") or name in ("unknown", _text(macros.get(b"{client_addr}", b""))):
             name = ""
         connection = Connection(
-            client_ip=client_ip,
+            client_ip=client.address,
             client_name=name,
             client_port=port,
             mta_name=_text(macros.get(b"j", b"")),
             daemon_name=_text(macros.get(b"{daemon_name}", b"")),
         )
         self.tx = self._greeted = Transaction(connection)
-        self._dns = self.rules.dns.for_client(client_of(client_ip))
-        networks = self._config.networks
-        self._trusted_relay = _within(client_ip, networks.trusted_relays)
+        self._dns = self.rules.dns.for_client(client.share)
+        self._trusted_relay = client.trusted_relay
         self._local = local
-        self._internal = local or _within(client_ip, networks.internal)
+        self._internal = local or client.internal
         if not self._internal and not self._trusted_relay:
             self._begin("iprev", self._config.iprev.enabled, self.rules.pipeline.iprev)
         verdict = await self._stage(Stage.CONNECT)
@@ -251,15 +247,15 @@ class Session:
             self._header_size = whole
             self._fields += fields
             return
-        for field in fields:
-            size = len(field.name) + len(field.value) + 3
+        for entry in fields:
+            size = len(entry.name) + len(entry.value) + 3
             self._header_size += size
             if size > MAX_FIELD:
-                self._leave_out(field.name, "header field")
+                self._leave_out(entry.name, "header field")
             elif self._header_size > MAX_HEADER_SECTION or len(self._fields) >= MAX_FIELDS:
-                self._leave_out(field.name, "header section")
+                self._leave_out(entry.name, "header section")
             else:
-                self._fields.append(field)
+                self._fields.append(entry)
 
     def header_cut(self, name: bytes) -> None:
         """The next header field, of which not all arrived."""
@@ -359,7 +355,8 @@ class Session:
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _begin(self, name: str, enabled: bool, method: Callable[[Transaction, Resolver], Any]) -> None:
-        self._cancel(name)
+        if name in self._methods:
+            self._cancel(name)
         if enabled:
             self._methods[name] = eager.start(method(self.tx, self._dns))
 
@@ -481,12 +478,13 @@ class Session:
         edits = []
         value = ""
         if not self._trusted_relay:
-            edits = results_header.forged(self.tx.message, self._our_ids(), inside=False) + _spam_fields(ruling)
+            edits = results_header.forged(self.tx.message, self._our_ids(), inside=False)
+            edits += _spam_fields(ruling.verdict.action, ruling.verdict.score, ruling.verdict.because, ruling.scored)
             value = results_header.render(self._authserv_id(), self.tx.results)
             edits += self._seal(value)
             # RFC 8601 section 5: on top of all fields, so it is inserted last.
             edits.append(HeaderEdit("insert", 0, "Authentication-Results", value))
-        ruling = ruling._replace(verdict=ruling.verdict._replace(edits=tuple(edits)))
+        ruling = Ruling(ruling.verdict._replace(edits=tuple(edits)), ruling.enforce, ruling.scored)
         self.rules.observer.stage_done(Stage.EOM, time.perf_counter() - started)
         return ruling, value, ""
 
@@ -542,7 +540,7 @@ class Session:
         else:
             signatures, signed = self._sign()
             edits += signatures
-        ruling = ruling._replace(verdict=ruling.verdict._replace(edits=tuple(edits)))
+        ruling = Ruling(ruling.verdict._replace(edits=tuple(edits)), ruling.enforce, ruling.scored)
         self.rules.observer.stage_done(Stage.EOM, time.perf_counter() - started)
         return ruling, "", signed
 
@@ -636,7 +634,7 @@ class Session:
         fields: dict[str, Any] = {
             "ref": self.reference,
             "queue_id": tx.queue_id,
-            "client": str(tx.connection.client_ip or ""),
+            "client": self._client.text,
             "client_name": tx.connection.client_name,
             "helo": _shown(tx.helo),
             "mail_from": "<>" if envelope.reverse_path is None else _shown(bytes(envelope.reverse_path)),
@@ -684,17 +682,19 @@ def _symbols(tx: Transaction, ruling: Ruling) -> str:
     return ",".join(symbols[:50])
 
 
-def _spam_fields(ruling: Ruling) -> list[HeaderEdit]:
-    verdict = ruling.verdict
-    spam = verdict.action not in (Action.ACCEPT, Action.CONTINUE)
-    tests = [f"{symbol}={weight:g}" for symbol, weight in ruling.scored]
-    tests += [f"{symbol}=0" for symbol in verdict.because if symbol not in dict(ruling.scored)]
-    status = f"{'Yes' if spam else 'No'}, score={verdict.score:g} tests={_folded(tests) if tests else 'none'}"
-    return [
+@lru_cache(maxsize=256)
+def _spam_fields(
+    action: Action, score: float, because: tuple[str, ...], scored: tuple[tuple[str, float], ...]
+) -> tuple[HeaderEdit, ...]:
+    spam = action not in (Action.ACCEPT, Action.CONTINUE)
+    tests = [f"{symbol}={weight:g}" for symbol, weight in scored]
+    tests += [f"{symbol}=0" for symbol in because if symbol not in dict(scored)]
+    status = f"{'Yes' if spam else 'No'}, score={score:g} tests={_folded(tests) if tests else 'none'}"
+    return (
         HeaderEdit("insert", 0, "X-Spam-Status", status),
-        HeaderEdit("insert", 0, "X-Spam-Score", f"{verdict.score:g}"),
+        HeaderEdit("insert", 0, "X-Spam-Score", f"{score:g}"),
         HeaderEdit("insert", 0, "X-Spam-Flag", "YES" if spam else "NO"),
-    ]
+    )
 
 
 def _folded(tests: Sequence[str]) -> str:
@@ -707,17 +707,6 @@ def _folded(tests: Sequence[str]) -> str:
         text += test + ("," if i < len(tests) - 1 else "")
         column += len(test) + 1
     return text
-
-
-def client_of(address: IPv4Address | IPv6Address | None) -> str:
-    """Whose share is used: one address, or the /64 that one customer gets of IPv6; "" for mail of this machine."""
-    if address is None or address.is_loopback:
-        return ""
-    return str(address) if address.version == 4 else f"{int(address) >> 64:x}::/64"
-
-
-def _within(address: Any, networks: Sequence[Any]) -> bool:
-    return address is not None and any(address in network for network in networks)
 
 
 def _text(raw: bytes) -> str:
