@@ -9,15 +9,18 @@ import re
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import TextIO
 
 LOGGER = logging.getLogger("authmilter")
 MESSAGES = logging.getLogger("authmilter.message")
 
 _PLAIN = re.compile(r"[!#-<>-\[\]-~]++")  # printable, without blank, quote, equals sign and backslash
-_EMPTY = '""'
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _UNSAFE = {c: f"\\x{c:02x}" for c in [*range(32), 127, *range(128, 160)]} | {ord("\\"): "\\\\", ord('"'): '\\"'}
+
+
+Fields = Mapping[str, str | int | float]
+_WORD = "%s=%s".__mod__
 
 
 def quote(text: str) -> str:
@@ -35,7 +38,7 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, whatever the message holds; a traceback follows on lines of its own."""
-        fields: Mapping[str, Any] | None = getattr(record, "fields", None)
+        fields: Fields | None = getattr(record, "fields", None)
         if fields is not None:
             line = self.line(record.levelname.lower(), record.created, record.msg, fields)
         else:
@@ -44,14 +47,13 @@ class TextFormatter(logging.Formatter):
             line = f"{line}\n{self.formatException(record.exc_info)}"
         return line
 
-    def line(self, level: str, created: float, event: str, fields: Mapping[str, Any]) -> str:  # noqa: ARG002
+    def line(self, level: str, created: float, event: str, fields: Fields) -> str:  # noqa: ARG002
         """An event; text has no time, since journald and syslog put theirs in front."""
-        values = [value if type(value) is str else _text(value) for value in fields.values()]
-        if _PLAIN.fullmatch("".join(values)):  # one look at all of them: an octet that needs quotes does so anywhere
-            words = [f"{key}={value or _EMPTY}" for key, value in zip(fields, values, strict=True)]
-        else:
-            words = [f"{key}={quote(value)}" for key, value in zip(fields, values, strict=True)]
-        return " ".join([f"{level}: {event}", *words])
+        if _PLAIN.fullmatch("".join(map(str, fields.values()))):  # one look at all: what needs quotes does so anywhere
+            line = " ".join(map(_WORD, fields.items())) + " "
+            line = line.replace("= ", '="" ')  # no plain value ends with an equals sign
+            return f"{level}: {event} {line[:-1]}"
+        return " ".join([f"{level}: {event}", *[f"{key}={quote(str(value))}" for key, value in fields.items()]])
 
 
 class JsonFormatter(logging.Formatter):
@@ -59,7 +61,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The same keys as the text, with ``level``, ``time`` and ``event`` in front."""
-        fields: Mapping[str, Any] | None = getattr(record, "fields", None)
+        fields: Fields | None = getattr(record, "fields", None)
         event = record.msg
         if fields is None:
             event, fields = "log", {"message": record.getMessage()}
@@ -67,15 +69,9 @@ class JsonFormatter(logging.Formatter):
             fields = {**fields, "traceback": self.formatException(record.exc_info)}
         return self.line(record.levelname.lower(), record.created, event, fields)
 
-    def line(self, level: str, created: float, event: str, fields: Mapping[str, Any]) -> str:
+    def line(self, level: str, created: float, event: str, fields: Fields) -> str:
         """An event; `created` is in seconds since the epoch."""
         return json.dumps({"time": round(created, 3), "level": level, "event": event, **fields})
-
-
-def _text(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
-    return ",".join(value) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _one_line(text: str) -> str:
@@ -85,7 +81,7 @@ def _one_line(text: str) -> str:
 class Handler(logging.StreamHandler[TextIO]):
     """Writes to a stream; the line of a message without a LogRecord, whose making costs as much as the line itself."""
 
-    def message(self, formatter: TextFormatter | JsonFormatter, fields: Mapping[str, Any]) -> None:
+    def message(self, formatter: TextFormatter | JsonFormatter, fields: Fields) -> None:
         """What `handle` does with the record of a message."""
         try:
             line = formatter.line("info", time.time(), "message", fields)
@@ -105,7 +101,7 @@ def configure(format: str, level: str, stream: TextIO | None = None) -> None:  #
     LOGGER.setLevel(_LEVELS[level])
 
 
-def message_line(fields: Mapping[str, Any]) -> None:
+def message_line(fields: Fields) -> None:
     """The line of one message."""
     if not MESSAGES.isEnabledFor(logging.INFO):
         return
@@ -124,7 +120,7 @@ def message_line(fields: Mapping[str, Any]) -> None:
         MESSAGES.handle(_record(fields))
 
 
-def _record(fields: Mapping[str, Any]) -> logging.LogRecord:
+def _record(fields: Fields) -> logging.LogRecord:
     # Made here rather than by Logger.info(), which would first look for the line of code that calls it.
     record = logging.LogRecord(MESSAGES.name, logging.INFO, __file__, 0, "message", None, None)
     record.fields = fields

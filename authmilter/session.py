@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 from authmilter import eager
@@ -241,7 +242,7 @@ class Session:
 
     def headers(self, fields: Sequence[HeaderField]) -> None:
         """The next header fields: values with their leading white space and CRLF at folds."""
-        size = 3 * len(fields) + sum([len(name) + len(value) for name, value in fields])
+        size = 3 * len(fields) + sum(map(len, chain.from_iterable(fields)))
         whole = self._header_size + size
         if size <= MAX_FIELD and whole <= MAX_HEADER_SECTION and len(self._fields) + len(fields) <= MAX_FIELDS:
             self._header_size = whole
@@ -654,7 +655,7 @@ class Session:
         fields |= {method: results for method, results in methods.items() if results}
         if overrides:
             fields["override"] = ",".join(overrides)
-        fields["score"] = verdict.score
+        fields["score"] = verdict.score if verdict.score % 1 else int(verdict.score)
         fields["symbols"] = _symbols(tx, ruling) if tx.findings or ruling.scored else ""
         fields["action"] = verdict.action
         fields["because"] = ",".join(verdict.because[:10])

@@ -49,7 +49,7 @@ def test_values_are_quoted(text: str, expected: str) -> None:
 
 def test_a_message_is_one_line_of_text(stream: io.StringIO) -> None:
     configure("text", "info", stream)
-    message_line({"ref": "am-1", "helo": "a\nb", "dkim": ["pass", "fail"], "score": 1.5})
+    message_line({"ref": "am-1", "helo": "a\nb", "dkim": "pass,fail", "score": 1.5})
     assert stream.getvalue() == 'info: message ref=am-1 helo="a\\x0ab" dkim=pass,fail score=1.5\n'
 
 
@@ -89,20 +89,13 @@ VALUES = st.one_of(
     st.sampled_from(["", '""', "a b=c"]),
     st.integers(),
     st.floats(),
-    st.lists(st.sampled_from(["pass", "a=b", ""])),
 )
 FIELDS = st.dictionaries(st.sampled_from(["ref", "helo", "mail_from", "because", "score", "symbols", "ms"]), VALUES)
 
 
-def text_of(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
-    return ",".join(value) if isinstance(value, list) else str(value)
-
-
 @given(FIELDS)
 def test_a_line_has_every_value_as_if_it_stood_alone(fields: dict[str, Any]) -> None:
-    words = [f"{key}={quote(text_of(value))}" for key, value in fields.items()]
+    words = [f"{key}={quote(str(value))}" for key, value in fields.items()]
     line = TextFormatter().line("info", 0.0, "message", fields)
     assert line == " ".join(["info: message", *words])
     assert line.isascii()
@@ -140,7 +133,7 @@ def test_the_line_is_the_same_whoever_else_listens(
 ) -> None:
     monkeypatch.setattr(time, "time", lambda: 1.23456)
     configure(output, "info", stream)
-    fields = {"ref": "am-1", "helo": "a\nb", "symbols": "", "score": 1.50, "rcpts": 2, "dkim": ["pass", "fail"]}
+    fields: dict[str, str | int | float] = {"ref": "am-1", "helo": "a\nb", "symbols": "", "score": 1.50, "rcpts": 2, "dkim": "pass,fail"}
     message_line(fields)
     alone = stream.getvalue()
     kept = Kept()
@@ -272,7 +265,7 @@ def test_what_cannot_be_written_does_no_harm(
 
 def test_a_value_that_cannot_be_shown_does_no_harm(stream: io.StringIO, capsys: pytest.CaptureFixture[str]) -> None:
     configure("json", "info", stream)
-    message_line({"ref": object()})
+    message_line({"ref": object()})  # type: ignore[dict-item]
     message_line({"ref": "am-2"})
     assert json.loads(stream.getvalue())["ref"] == "am-2"
     assert "not JSON serializable" in capsys.readouterr().err

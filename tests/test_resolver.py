@@ -936,7 +936,7 @@ async def test_a_client_has_its_share_and_the_others_theirs() -> None:
             assert not (await joined).exists
             assert {(await question).exists for question in many} == {False}
             assert server.asked("n24.slow.example") == 1
-            assert dns._by_client == {} and not dns._backlog and not dns._waiting
+            assert (dns._by_client, dict(dns._backlog), dns._waiting) == ({}, {}, 0)
 
 
 async def test_clients_that_wait_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
