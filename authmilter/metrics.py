@@ -28,6 +28,7 @@ from authmilter.model import Stage
 from authmilter.verdict import Action
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_SECONDS_SUM = len(_SECONDS) + 1  # where a histogram of these has its sum
 # Without negative bounds: the exposition would then leave out count and sum.
 _SCORES = (0.0, 1.0, 2.0, 3.0, 5.0, 7.5, 10.0, 12.5, 15.0, 20.0, 30.0)
 _ACTIONS = tuple(a.value for a in Action if a is not Action.CONTINUE)
@@ -252,7 +253,10 @@ class Metrics:
 
     def check_done(self, name: str, seconds: float) -> None:
         """A method or check ran for that long."""
-        self._observe(self._check_seconds.get(name, self._other_seconds), _SECONDS, seconds)
+        cell = self._check_seconds.get(name, self._other_seconds)
+        cells = self._cells  # as _observe(), for the most frequent of all calls
+        cells[cell + bisect_left(_SECONDS, seconds)] += 1.0
+        cells[cell + _SECONDS_SUM] += seconds
 
     def check_error(self, name: str, kind: str) -> None:
         """A method or check failed."""

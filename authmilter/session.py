@@ -9,7 +9,7 @@ of HELO.
 
 import asyncio
 import logging
-import os
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -115,7 +115,7 @@ class Session:
         self._early: Ruling | None = None  # a refusal that `enforce = no` did not carry out
         self._early_stage = Stage.CONNECT
         self._refused: Ruling | None = None  # the newest refusal of a recipient
-        self._methods: dict[str, asyncio.Future[AuthResult]] = {}
+        self._methods: dict[str, asyncio.Task[AuthResult] | eager.Done[AuthResult]] = {}
         self._waiting: list[tuple[Stage, asyncio.Task[list[Finding]]]] = []
         self._client = NOBODY
         self._trusted_relay = False
@@ -124,7 +124,7 @@ class Session:
         self._reset_message()
 
     def _reset_message(self) -> None:
-        self.reference = "am-" + os.urandom(5).hex()
+        self._reference = ""
         self._started = time.perf_counter()
         self._fields: list[HeaderField] = []
         self._header_size = 0
@@ -138,6 +138,13 @@ class Session:
         self._sealing = False
         self._choice: Choice | None = None
         self._in_message = False
+
+    @property
+    def reference(self) -> str:
+        """By what the log and a reply name the transaction; random, so that it need not be agreed with other workers."""
+        if not self._reference:
+            self._reference = f"am-{random.getrandbits(40):010x}"  # it protects nothing
+        return self._reference
 
     # -- events -------------------------------------------------------------------------------------------------------
 
@@ -170,7 +177,7 @@ class Session:
         self._internal = local or client.internal
         if not self._internal and not self._trusted_relay:
             self._begin("iprev", self._config.iprev.enabled, self.rules.pipeline.iprev)
-        verdict = await self._stage(Stage.CONNECT)
+        verdict = await self._stage(Stage.CONNECT) if Stage.CONNECT in self.rules.busy else self._idle(Stage.CONNECT)
         self._greeted = self.tx
         return verdict
 
@@ -189,7 +196,7 @@ class Session:
         )
         if not self._internal and not self._trusted_relay:
             self._begin("spf_helo", self._config.spf.enabled and self._config.spf.helo, self.rules.pipeline.spf_helo)
-        verdict = await self._stage(Stage.HELO)
+        verdict = await self._stage(Stage.HELO) if Stage.HELO in self.rules.busy else self._idle(Stage.HELO)
         self._greeted = self.tx
         return verdict
 
@@ -215,7 +222,7 @@ class Session:
         self.tx = self.tx._replace(envelope=envelope, queue_id=_text(macros.get(b"i", b"")))
         if not outbound and not self._trusted_relay:
             self._begin("spf", self._config.spf.enabled, self.rules.pipeline.spf)
-        return await self._stage(Stage.MAIL)
+        return await self._stage(Stage.MAIL) if Stage.MAIL in self.rules.busy else self._idle(Stage.MAIL)
 
     async def rcpt(self, args: Sequence[bytes], macros: Mapping[bytes, bytes]) -> Verdict:
         """RCPT TO; a refused recipient leaves no trace."""
@@ -228,7 +235,7 @@ class Session:
         if len(envelope.forward_paths) < MAX_RECIPIENTS:
             envelope = envelope._replace(forward_paths=(*envelope.forward_paths, path))
         self.tx = self.tx._replace(envelope=envelope, queue_id=_text(macros.get(b"i", b"")) or self.tx.queue_id)
-        verdict = await self._stage(Stage.RCPT)
+        verdict = await self._stage(Stage.RCPT) if Stage.RCPT in self.rules.busy else self._idle(Stage.RCPT)
         if verdict.action in _REFUSING:
             self.tx = before._replace(refused_recipients=before.refused_recipients + 1)
             if verdict.reply:
@@ -238,7 +245,7 @@ class Session:
     async def data(self, macros: Mapping[bytes, bytes]) -> Verdict:
         """DATA."""
         self._note_queue_id(macros)
-        return await self._stage(Stage.DATA)
+        return await self._stage(Stage.DATA) if Stage.DATA in self.rules.busy else self._idle(Stage.DATA)
 
     def headers(self, fields: Sequence[HeaderField]) -> None:
         """The next header fields: values with their leading white space and CRLF at folds."""
@@ -293,7 +300,7 @@ class Session:
                 for domain in author(message).domains[:1]:
                     dmarc.prefetch(domain, self._dns)
         self._hashes = dkim.BodyHashes(keys) if keys else None
-        return await self._stage(Stage.EOH)
+        return await self._stage(Stage.EOH) if Stage.EOH in self.rules.busy else self._idle(Stage.EOH)
 
     def body(self, chunk: bytes) -> bool:
         """The next octets of the body; False when no more are wanted."""
@@ -375,11 +382,12 @@ class Session:
         if not self._oversized:
             self._oversized = what
 
+    def _idle(self, stage: Stage) -> Verdict:
+        self.rules.observer.stage_done(stage, 0.0)
+        return CONTINUE
+
     async def _stage(self, stage: Stage) -> Verdict:
         """Run the checks of a stage before EOM; answer only where policy may act."""
-        if stage not in self.rules.busy:
-            self.rules.observer.stage_done(stage, 0.0)
-            return CONTINUE
         started = time.perf_counter()
         pipeline = self.rules.pipeline
         acts = self.rules.policy.acts_at(stage)
@@ -413,8 +421,8 @@ class Session:
 
     async def _gather(self, timeout: float) -> None:  # noqa: ASYNC109  late tasks go on, they are not cancelled
         """Take in the results of methods and checks that are under way, for at most `timeout` seconds."""
-        started: list[asyncio.Future[Any]] = [*self._methods.values(), *(task for _, task in self._waiting)]
-        pending = [future for future in started if not future.done()]
+        started = [*self._methods.values(), *(task for _, task in self._waiting)]
+        pending = [work for work in started if isinstance(work, asyncio.Task) and not work.done()]
         if pending:
             await asyncio.wait(pending, timeout=timeout)
         done = {r.method for r in self.tx.results}
@@ -440,7 +448,7 @@ class Session:
         if results:
             self._add_results(results)
 
-    def _result_of(self, name: str, future: "asyncio.Future[AuthResult]") -> AuthResult:
+    def _result_of(self, name: str, future: asyncio.Task[AuthResult] | eager.Done[AuthResult]) -> AuthResult:
         if future.done() and not future.cancelled():
             return future.result()
         # Not cancelled: a DNS answer that comes later still serves the next message.
@@ -495,7 +503,7 @@ class Session:
         if not self._chain.present and "arc" in missing:
             missing.remove("arc")
         work = eager.start(self._verify(missing))
-        if not work.done():
+        if isinstance(work, asyncio.Task):
             try:
                 await asyncio.wait((work,), timeout=timeout)
             finally:

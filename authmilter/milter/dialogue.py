@@ -8,6 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
+from authmilter.eager import Done
 from authmilter.milter import Session
 from authmilter.milter.wire import ConnectInfo
 from authmilter.model import HeaderField, Stage
@@ -16,6 +17,7 @@ from authmilter.verdict import CONTINUE, Action, Verdict
 _log: Final = logging.getLogger("authmilter.milter")
 
 TEMPFAIL: Final = Verdict(Action.TEMPFAIL)
+_CONTINUE: Final[Done[Verdict]] = Done(CONTINUE)
 _ANY: Final = frozenset(Stage)
 
 
@@ -84,44 +86,44 @@ class Dialogue:
             self._fail(stage, stage.label)
             return self._failure
 
-    async def connect(self, client: ConnectInfo, macros: Mapping[bytes, bytes]) -> Verdict:
+    def connect(self, client: ConnectInfo, macros: Mapping[bytes, bytes]) -> Awaitable[Verdict]:
         """The SMTP client connected."""
         self.begin()
         if (session := self._listener) is None:
-            return self._failure
-        return await self._ask(Stage.CONNECT, session.connect(*client, macros))
+            return Done(self._failure)
+        return self._ask(Stage.CONNECT, session.connect(*client, macros))
 
-    async def helo(self, name: bytes, macros: Mapping[bytes, bytes]) -> Verdict:
+    def helo(self, name: bytes, macros: Mapping[bytes, bytes]) -> Awaitable[Verdict]:
         """HELO or EHLO."""
         self.begin()
         if (session := self._listener) is None:
-            return self._failure
-        return await self._ask(Stage.HELO, session.helo(name, macros))
+            return Done(self._failure)
+        return self._ask(Stage.HELO, session.helo(name, macros))
 
-    async def mail(self, args: Sequence[bytes], macros: Mapping[bytes, bytes]) -> Verdict:
+    def mail(self, args: Sequence[bytes], macros: Mapping[bytes, bytes]) -> Awaitable[Verdict]:
         """MAIL; ends an earlier transaction that the MTA left open, as it does after a refusal."""
         self.begin()
         self.abort()
         self.in_message = self.wants_body = True
         if (session := self._listener) is None:
-            return self._failure
-        return await self._ask(Stage.MAIL, session.mail(args, macros))
+            return Done(self._failure)
+        return self._ask(Stage.MAIL, session.mail(args, macros))
 
-    async def rcpt(self, args: Sequence[bytes], macros: Mapping[bytes, bytes]) -> Verdict:
+    def rcpt(self, args: Sequence[bytes], macros: Mapping[bytes, bytes]) -> Awaitable[Verdict]:
         """RCPT."""
         if not self.in_message:
-            return CONTINUE
+            return _CONTINUE
         if (session := self._listener) is None:
-            return self._failure
-        return await self._ask(Stage.RCPT, session.rcpt(args, macros))
+            return Done(self._failure)
+        return self._ask(Stage.RCPT, session.rcpt(args, macros))
 
-    async def data(self, macros: Mapping[bytes, bytes]) -> Verdict:
+    def data(self, macros: Mapping[bytes, bytes]) -> Awaitable[Verdict]:
         """DATA."""
         if not self.in_message:
-            return CONTINUE
+            return _CONTINUE
         if (session := self._listener) is None:
-            return self._failure
-        return await self._ask(Stage.DATA, session.data(macros))
+            return Done(self._failure)
+        return self._ask(Stage.DATA, session.data(macros))
 
     def headers(self, fields: Sequence[HeaderField]) -> None:
         """The next header fields."""
@@ -143,13 +145,13 @@ class Dialogue:
         except Exception:
             self._fail(Stage.HEADER, "header_cut")
 
-    async def end_of_headers(self, macros: Mapping[bytes, bytes]) -> Verdict:
+    def end_of_headers(self, macros: Mapping[bytes, bytes]) -> Awaitable[Verdict]:
         """End of the header section."""
         if not self.in_message:
-            return CONTINUE
+            return _CONTINUE
         if (session := self._listener) is None:
-            return self._failure
-        return await self._ask(Stage.EOH, session.end_of_headers(macros))
+            return Done(self._failure)
+        return self._ask(Stage.EOH, session.end_of_headers(macros))
 
     def body(self, chunk: bytes) -> bool:
         """The next octets of the body; returns False if no more are wanted."""

@@ -1,7 +1,9 @@
 """The engine on libmilter, through pymilter: the reference implementation, for those who trust nothing else.
 
-libmilter runs callbacks on threads of its own.  Each hands its fact to the worker's event loop, where the session lives,
-and waits there only if the stage can be answered; the facts of one connection are performed in their order.
+libmilter runs callbacks on threads of its own.  Each tells its fact to the worker's event loop, where the session lives,
+and waits only if the stage can be answered; the session hears the facts of one connection in their order.  What costs most
+is that threads hand the interpreter's lock on to each other, so the loop is called once for all facts that it has not
+heard, and the worker stays on one CPU: see `_stay_on_one_cpu`.
 
 What libmilter and pymilter do that the native engine does not, none of which a callback can mend:
 
@@ -19,25 +21,27 @@ libmilter keeps its state in the process: one engine in a process, once.
 """
 
 import asyncio
-import concurrent.futures
 import logging
 import os
 import socket
 import sys
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
-from itertools import groupby
-from operator import itemgetter
+from functools import partial
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Final
 
 import milter
 
+from authmilter import eager
 from authmilter.errors import StartError
 from authmilter.milter import Session, wire
-from authmilter.milter.dialogue import Dialogue
+from authmilter.milter.dialogue import TEMPFAIL, Dialogue
 from authmilter.milter.engine import Engine
 from authmilter.milter.macros import WANTED
 from authmilter.model import HeaderField, Stage
@@ -46,25 +50,34 @@ from authmilter.verdict import CONTINUE, Action, Verdict
 _log: Final = logging.getLogger("authmilter.milter")
 
 _FULL_CHUNK: Final = 65535  # MILTER_CHUNK_SIZE: what an MTA sends at a time while there is more to come
-_NAMES: Final = {letter: names.decode().split() for letter, (_, names) in WANTED.items()}
-_STAGE_NAMES: Final[Mapping[Stage, Sequence[str]]] = {
+_FIELD: Final = 200  # octets, about, that Python takes for a field besides those of its text
+_CONTINUE, _NOREPLY, _SKIP = int(milter.CONTINUE), int(milter.NOREPLY), int(milter.SKIP)
+_SYMBOLS: Final = [(stage, names.decode()) for stage, names in WANTED.values()]
+_NAMES: Final = {letter: [(name.decode(), name) for name in names.split()] for letter, (_, names) in WANTED.items()}
+_STAGE_NAMES: Final[Mapping[Stage, Sequence[tuple[str, bytes]]]] = {
     Stage.CONNECT: _NAMES[wire.CONNECT],
     Stage.HELO: _NAMES[wire.HELO],
     Stage.MAIL: _NAMES[wire.MAIL],
     Stage.RCPT: _NAMES[wire.RCPT],
-    Stage.DATA: ("i",),
+    Stage.DATA: [("i", b"i")],
     Stage.EOH: _NAMES[wire.END_OF_HEADERS],
     Stage.EOM: _NAMES[wire.END_OF_MESSAGE],
 }
 
-_Call = Callable[[Dialogue], Awaitable[Verdict]]
+
+_Fact = Callable[[], Awaitable[Verdict]]
 
 
 class LibmilterEngine(Engine["_Connection"]):
-    """The engine on libmilter; one per process.  libmilter looks for idle connections only every ten minutes."""
+    """The engine on libmilter; one per process.  libmilter looks for idle connections only every ten minutes.
 
-    def __init__(self, new_session: Callable[[], Session], **settings: Any) -> None:
+    `slot`: a number that no other worker on the same socket has.  A session is made, and asked which stages it answers,
+    on a thread of libmilter; all else is told to it on the event loop.
+    """
+
+    def __init__(self, new_session: Callable[[], Session], *, slot: int = 0, **settings: Any) -> None:
         super().__init__(new_session, **settings)
+        self._slot = slot
         self.loop: asyncio.AbstractEventLoop | None = None
         # For a connection that goes on after QUIT_NC: pymilter then knows nothing of its negotiation, but the MTA is
         # the same, or one that offers the same.
@@ -85,6 +98,7 @@ class LibmilterEngine(Engine["_Connection"]):
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
         self._set_callbacks()
+        _stay_on_one_cpu(self._slot + os.fstat(sock.fileno()).st_ino)  # other daemons begin with another CPU
         try:
             self._swap_listener(sock)
         except (milter.error, OSError) as error:
@@ -135,17 +149,25 @@ class LibmilterEngine(Engine["_Connection"]):
 
     def _callback(self, method: Callable[..., int]) -> Callable[..., int]:
         """A callback that calls `method` of the context's connection; a failure of ours is answered by `on_error`."""
-        failure = int(milter.CONTINUE if self.on_error == "accept" else milter.TEMPFAIL)
 
         def callback(ctx: Any, *args: Any) -> int:
             try:
-                return method(_of(self, ctx), *args)
+                return method(ctx.getpriv() or self._new(ctx), *args)
             except Exception:
                 _log.exception("libmilter engine failed in %s", method.__name__)
                 self.on_failure()
-                return failure
+                return int(milter.CONTINUE if self.on_error == "accept" else milter.TEMPFAIL)
 
         return callback
+
+    def _new(self, ctx: Any) -> "_Connection":
+        """The connection of pymilter's context, at its first callback."""
+        connection = _Connection(self, ctx)
+        ctx.setpriv(connection)
+        # pymilter gives each context a Python thread state of its own, whatever thread it runs on, so this stays with
+        # the connection.
+        _current.set(connection)
+        return connection
 
     def _swap_listener(self, sock: socket.socket) -> None:
         """Have libmilter open a placeholder, then put `sock` into its place.
@@ -187,50 +209,68 @@ class LibmilterEngine(Engine["_Connection"]):
 _current: ContextVar["_Connection | None"] = ContextVar("connection", default=None)
 
 
-def _of(engine: LibmilterEngine, ctx: Any) -> "_Connection":
-    """The connection of pymilter's context; a new one at its first callback."""
-    connection: _Connection | None = ctx.getpriv()
-    if connection is None:
-        connection = _Connection(engine, ctx)
-        ctx.setpriv(connection)
-        # pymilter gives each context a Python thread state of its own, whatever thread it runs on, so this stays with
-        # the connection.
-        _current.set(connection)
-    return connection
+def _stay_on_one_cpu(number: int) -> None:
+    """Bind this thread, and those that it will start, to one of the CPUs that the process may use.
+
+    Python runs on one of them at a time anyway, and a thread that waits for the interpreter's lock on another CPU is woken
+    again and again in vain: with many connections, that cost up to 0.8 ms a message.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        cpus = sorted(os.sched_getaffinity(0))
+        with suppress(OSError):  # not allowed, or the set has just changed
+            os.sched_setaffinity(0, {cpus[number % len(cpus)]})
 
 
 class _Connection:
-    """One SMTP session on a milter connection; all methods run on threads of libmilter, one at a time."""
+    """One SMTP session on a milter connection.
+
+    The methods run on threads of libmilter, one at a time, but for those under "on the event loop".
+    """
 
     def __init__(self, engine: LibmilterEngine, ctx: Any) -> None:
         assert engine.loop is not None
         self._engine = engine
         self._ctx = ctx
         self._loop = engine.loop
-        self._chosen = engine.chosen
-        self._dialogue = Dialogue(engine.new_session, engine.on_error, engine.on_failure)
-        self._order = asyncio.Lock()  # fair, so facts are performed in the order in which they were submitted
-        self._fields: list[tuple[HeaderField, bool]] = []  # not yet submitted, and whether they were cut
+        new_session = engine.new_session if engine.active < engine.bounds.served else engine.refuse
+        self._dialogue = Dialogue(new_session, engine.on_error, engine.on_failure)
+        self._choose(engine.chosen)
+        self._fields: list[HeaderField] = []  # not yet among the facts
         self._session_macros: dict[bytes, bytes] = {}
         self._message_macros: dict[bytes, bytes] = {}
         self._connected = False
         self._in_message = False
+        self._unheard = 0  # octets of the message that the session has perhaps not heard
+        # Shared with the event loop:
+        self._facts: deque[tuple[Callable[[], Awaitable[Any]], bool]] = deque()  # and whether a callback waits for it
+        self._called = False  # the event loop will look at the facts
+        self._verdicts: SimpleQueue[Verdict] = SimpleQueue()
+        # The event loop's own:
+        self._busy = False
+        self._task: object = None  # a loop alone does not keep its tasks alive
         self._loop.call_soon_threadsafe(engine.opened, self)
 
     # -- callbacks --
 
     def negotiate(self, options: list[int]) -> int:
         offer = wire.Options(wire.NEWEST, options[0] or 0, options[1] or 0)
-        self._wait(self._submit(self._begin))
+        # The session may be made on this thread: nobody else knows of it yet.
+        self._dialogue.begin()
         chosen = wire.choose(offer, self._dialogue.answering())
         # libmilter drops EOM if the answer to a chunk that came with it was anything but "continue".
         chosen = chosen._replace(steps=chosen.steps & ~wire.NO_REPLY[Stage.BODY])
-        self._chosen = self._engine.chosen = chosen
+        self._choose(chosen)
+        self._engine.chosen = chosen
         options[:] = [chosen.actions, chosen.steps, 0, 0]
         if chosen.actions & wire.CAN_LIST_MACROS:
-            for stage, names in WANTED.values():
-                self._ctx.setsymlist(stage, names.decode())
-        return int(milter.CONTINUE)
+            for stage, names in _SYMBOLS:
+                self._ctx.setsymlist(stage, names)
+        return _CONTINUE
+
+    def _choose(self, chosen: wire.Options) -> None:
+        self._chosen = chosen
+        self._leading_space = chosen.steps & wire.LEADING_SPACE != 0
+        self._header_answer = _NOREPLY if chosen.steps & wire.NO_REPLY[Stage.HEADER] else _CONTINUE
 
     def connect(self, host: str, family: int, address: Any) -> int:
         letter, port, text = "U", 0, ""
@@ -243,79 +283,75 @@ class _Connection:
 
     def _connect(self, client: wire.ConnectInfo) -> int:
         self._connected = True
-        self._session_macros = self._macros(Stage.CONNECT)
-        macros = self._session_macros
-        return self._stage(Stage.CONNECT, lambda dialogue: dialogue.connect(client, macros))
+        self._session_macros = macros = self._macros(Stage.CONNECT)
+        return self._stage(Stage.CONNECT, partial(self._dialogue.connect, client, macros))
 
     def helo(self, name: str) -> int:
         return self._helo(name.encode())
 
     def _helo(self, name: bytes) -> int:
         self._session_macros = macros = self._session_macros | self._macros(Stage.HELO)
-        return self._stage(Stage.HELO, lambda dialogue: dialogue.helo(name, macros))
+        return self._stage(Stage.HELO, partial(self._dialogue.helo, name, macros))
 
     def mail(self, *args: bytes) -> int:
         self._in_message = True
         self._fields = []
         self._message_macros = macros = self._session_macros | self._macros(Stage.MAIL)
-        return self._stage(Stage.MAIL, lambda dialogue: dialogue.mail(args, macros))
+        return self._stage(Stage.MAIL, partial(self._dialogue.mail, args, macros))
 
     def rcpt(self, *args: bytes) -> int:
-        macros = self._now(Stage.RCPT)
-        return self._stage(Stage.RCPT, lambda dialogue: dialogue.rcpt(args, macros))
+        return self._stage(Stage.RCPT, partial(self._dialogue.rcpt, args, self._now(Stage.RCPT)))
 
     def data(self) -> int:
-        macros = self._now(Stage.DATA)
-        return self._stage(Stage.DATA, lambda dialogue: dialogue.data(macros))
+        return self._stage(Stage.DATA, partial(self._dialogue.data, self._now(Stage.DATA)))
 
     def header(self, name: str, value: bytes) -> int:
-        leading_space = self._chosen.steps & wire.LEADING_SPACE != 0
-        field = wire.read_header(name.encode() + b"\0" + value, leading_space=leading_space)
-        self._fields.append((field, False))
-        return self._nothing(Stage.HEADER)
+        self._fields += wire.read_headers((name.encode() + b"\0" + value,), leading_space=self._leading_space)
+        self._unheard += len(name) + len(value) + _FIELD
+        if self._unheard >= _FULL_CHUNK:  # as with the body
+            self._unheard = 0
+            fields, self._fields = self._fields, []
+            self._ask(partial(self._headers, fields))
+        return self._header_answer
 
     def end_of_headers(self) -> int:
-        macros = self._now(Stage.EOH)
-        return self._stage(Stage.EOH, lambda dialogue: dialogue.end_of_headers(macros))
+        return self._stage(Stage.EOH, partial(self._dialogue.end_of_headers, self._now(Stage.EOH)))
 
     def body(self, chunk: bytes) -> int:
-        async def body(dialogue: Dialogue) -> Verdict:
-            return CONTINUE if dialogue.body(chunk) else _DECLINED
-
-        # Waiting keeps at most one chunk of each connection in memory.
-        declined = self._wait(self._submit(body)) is _DECLINED
-        if declined and self._chosen.steps & wire.SKIP and len(chunk) >= _FULL_CHUNK:
-            return int(milter.SKIP)
-        return int(milter.CONTINUE)
+        self._unheard += len(chunk)
+        if self._unheard < _FULL_CHUNK:
+            self._tell(partial(self._body, chunk))
+            return _CONTINUE
+        self._unheard = 0  # as it waits now: at most two chunks of each connection are in memory
+        if (
+            self._ask(partial(self._body, chunk)) is _DECLINED
+            and self._chosen.steps & wire.SKIP
+            and len(chunk) >= _FULL_CHUNK
+        ):
+            return _SKIP
+        return _CONTINUE
 
     def end_of_message(self) -> int:
-        macros = self._now(Stage.EOM)
-        verdict = self._wait(self._submit(lambda dialogue: dialogue.end_of_message(macros)), progress=True)
-        self._in_message = False
-        self._message_macros = {}
+        verdict = self._ask(partial(self._dialogue.end_of_message, self._now(Stage.EOM)), progress=True)
+        self._end_message()
         return self._answer(verdict, Stage.EOM)
 
     def abort(self) -> int:
-        async def abort(dialogue: Dialogue) -> Verdict:
-            dialogue.abort()
-            return CONTINUE
+        self._end_message()
+        self._fields = []
+        self._tell(self._abort)
+        return _CONTINUE
 
+    def _end_message(self) -> None:
         self._in_message = False
         self._message_macros = {}
-        self._fields = []
-        self._submit(abort)
-        return int(milter.CONTINUE)
+        self._unheard = 0
 
     def close(self) -> int:
-        async def close(dialogue: Dialogue) -> Verdict:
-            dialogue.close()
-            self._engine.closed(self)
-            return CONTINUE
-
         self._fields = []
-        self._submit(close)
+        self._tell(self._close)
         self._ctx.setpriv(None)  # they refer to each other, and pymilter's context is not garbage collected
-        return int(milter.CONTINUE)
+        return _CONTINUE
 
     def lost(self, text: bytes) -> None:
         """Take what pymilter could not decode: the HELO name, the client's host name, or the name of a field.
@@ -323,7 +359,7 @@ class _Connection:
         The session hears of it, but can't answer: libmilter is told to go on.  Of a field only the name is left.
         """
         if self._in_message:
-            self._fields.append((HeaderField(text, b""), True))
+            self._tell(partial(self._cut, text))
         elif self._connected:
             self._helo(text)
         else:
@@ -331,46 +367,16 @@ class _Connection:
             family = "6" if b":" in address else "4" if address else "U"
             self._connect(wire.read_connect(text + b"\0" + family.encode() + b"\0\0" + address + b"\0"))
 
-    # -- from here to the event loop and back --
-
-    async def _begin(self, dialogue: Dialogue) -> Verdict:
-        dialogue.begin()
-        return CONTINUE
-
-    def _submit(self, call: _Call) -> "concurrent.futures.Future[Verdict]":
-        """Have the fields so far, then `call`, performed on the event loop after what was submitted before."""
-        fields, self._fields = self._fields, []
-
-        async def perform() -> Verdict:
-            async with self._order:
-                for cut, run in groupby(fields, key=itemgetter(1)):
-                    if cut:
-                        for field, _ in run:
-                            self._dialogue.header_cut(field.name)
-                    else:
-                        self._dialogue.headers([field for field, _ in run])
-                return await call(self._dialogue)
-
-        return asyncio.run_coroutine_threadsafe(perform(), self._loop)
-
-    def _wait(self, done: "concurrent.futures.Future[Verdict]", *, progress: bool = False) -> Verdict:
-        """Wait for a verdict; with `progress`, tell the MTA now and then that it is being worked on."""
-        while True:
-            try:
-                return done.result(self._engine.progress_interval if progress else None)
-            except concurrent.futures.TimeoutError:
-                self._ctx.progress()
-
-    def _stage(self, stage: Stage, call: _Call) -> int:
-        """Perform `call`, and answer with its verdict if the stage is answered at all."""
-        done = self._submit(call)
-        if self._chosen.steps & wire.NO_REPLY[stage]:
-            return int(milter.NOREPLY)
-        return self._answer(self._wait(done), stage)
-
-    def _nothing(self, stage: Stage) -> int:
-        """Answer a stage that has no verdict."""
-        return int(milter.NOREPLY if self._chosen.steps & wire.NO_REPLY[stage] else milter.CONTINUE)
+    def _stage(self, stage: Stage, fact: _Fact) -> int:
+        """Tell a fact, and answer with the verdict if the stage is answered at all."""
+        silent = self._chosen.steps & wire.NO_REPLY[stage] != 0
+        if silent and stage is not Stage.MAIL:
+            self._tell(fact)
+            return _NOREPLY
+        # Messages take turns here even where nobody waits for an answer: if the callbacks of all connections contended for
+        # the interpreter's lock at once, some would be passed over for long.
+        verdict = self._ask(fact)
+        return _NOREPLY if silent else self._answer(verdict, stage)
 
     def _answer(self, verdict: Verdict, stage: Stage) -> int:
         """Carry out a verdict; the counterpart of `wire.say_verdict`."""
@@ -383,7 +389,7 @@ class _Connection:
         if action is Action.DISCARD:
             return int(milter.DISCARD)
         if stage is Stage.EOM:
-            space = " " if self._chosen.steps & wire.LEADING_SPACE else ""
+            space = " " if self._leading_space else ""
             for edit in wire.usable_edits(verdict.edits, self._chosen.actions):
                 name = wire.field_name(edit.name)
                 if edit.op == "delete":
@@ -393,7 +399,7 @@ class _Connection:
                     self._ctx.addheader(name, space + wire.field_value(edit.value), index)
             if action is Action.QUARANTINE and self._chosen.actions & wire.CAN_QUARANTINE:
                 self._ctx.quarantine(wire.quarantine_reason(verdict.quarantine_reason))
-        return int(milter.CONTINUE)
+        return _CONTINUE
 
     def _now(self, stage: Stage) -> Mapping[bytes, bytes]:
         """Add the macros of a stage of the message to what is known."""
@@ -403,15 +409,75 @@ class _Connection:
     def _macros(self, stage: Stage) -> dict[bytes, bytes]:
         """Those of the macros asked for at a stage that have a value; libmilter has no way to list the others."""
         found: dict[bytes, bytes] = {}
-        for name in _STAGE_NAMES[stage]:
+        value_of = self._ctx.getsymval
+        for name, key in _STAGE_NAMES[stage]:
             try:
-                value: str | None = self._ctx.getsymval(name)
+                value: str | None = value_of(name)
             except UnicodeDecodeError as error:
-                found[name.encode()] = error.object
+                found[key] = error.object
             else:
                 if value is not None:
-                    found[name.encode()] = value.encode()
+                    found[key] = value.encode()
         return found
+
+    # -- to the event loop and back --
+
+    def _tell(self, fact: Callable[[], Awaitable[Any]], *, waits: bool = False) -> None:
+        """Have the session hear the fields so far, then `fact`, after all that was told before."""
+        if self._fields:
+            self._facts.append((partial(self._headers, self._fields), False))
+            self._fields = []
+        self._facts.append((fact, waits))
+        if not self._called:
+            self._called = True
+            self._loop.call_soon_threadsafe(self._come)
+
+    def _ask(self, fact: _Fact, *, progress: bool = False) -> Verdict:
+        """Tell a fact, and wait for the verdict; with `progress`, tell the MTA now and then that it is worked on."""
+        self._tell(fact, waits=True)
+        while True:
+            try:
+                return self._verdicts.get(timeout=self._engine.progress_interval if progress else None)
+            except Empty:
+                self._ctx.progress()
+
+    # -- on the event loop --
+
+    def _come(self) -> None:
+        self._called = False  # before the first look at the facts: whoever tells one after the last look calls again
+        if not self._busy:
+            self._task = eager.start(self._hear_facts())
+
+    async def _hear_facts(self) -> None:
+        self._busy = True
+        while self._facts:
+            fact, waits = self._facts.popleft()
+            try:
+                verdict = await fact()
+            except (Exception, asyncio.CancelledError):  # a callback that waits must not wait for ever
+                _log.exception("libmilter engine failed on the event loop")
+                self._engine.on_failure()
+                verdict = CONTINUE if self._engine.on_error == "accept" else TEMPFAIL
+            if waits:
+                self._verdicts.put(verdict)
+        self._busy = False
+
+    async def _headers(self, fields: list[HeaderField]) -> Verdict:
+        self._dialogue.headers(fields)
+        return CONTINUE
+
+    async def _cut(self, name: bytes) -> None:
+        self._dialogue.header_cut(name)
+
+    async def _body(self, chunk: bytes) -> Verdict:
+        return CONTINUE if self._dialogue.body(chunk) else _DECLINED
+
+    async def _abort(self) -> None:
+        self._dialogue.abort()
+
+    async def _close(self) -> None:
+        self._dialogue.close()
+        self._engine.closed(self)
 
 
 _DECLINED: Final = Verdict(Action.CONTINUE, because=("no more of the body is wanted",))

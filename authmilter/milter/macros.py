@@ -42,12 +42,13 @@ class Macros(Mapping[bytes, bytes]):
     Packets are read when somebody asks.
     """
 
-    __slots__ = ("_by_stage", "_known", "_unread")
+    __slots__ = ("_by_stage", "_known", "_latest", "_unread")
 
     def __init__(self) -> None:
         self._unread: dict[int, bytes] = {}  # packets, by the letter of the command
         self._by_stage: dict[int, dict[bytes, bytes]] = {}
-        self._known: dict[bytes, bytes] | None = {}  # None: to be put together
+        self._known: dict[bytes, bytes] = {}  # all of those
+        self._latest = -1  # place in _ORDER of the latest of them
 
     def put(self, packet: bytes) -> None:
         """Take a macro packet: the letter of a command, then names and values, each ended by NUL.
@@ -60,43 +61,55 @@ class Macros(Mapping[bytes, bytes]):
         if packet[0] == _MAIL:
             self.end_message()
         self._unread[packet[0]] = packet
-        self._known = None
 
     def get(self, name: bytes, default: Any = None) -> Any:
         """The value of a macro."""
-        known = self._known
-        return (self._read() if known is None else known).get(name, default)
+        if self._unread:
+            self._read()
+        return self._known.get(name, default)
 
     def __getitem__(self, name: bytes) -> bytes:
-        return self._read()[name]
+        self._read()
+        return self._known[name]
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self._read())
+        self._read()
+        return iter(self._known)
 
     def __len__(self) -> int:
-        return len(self._read())
+        self._read()
+        return len(self._known)
 
     def end_message(self) -> None:
         """Forget what belongs to the message; keep what belongs to the SMTP session."""
-        for stages in (self._unread, self._by_stage):
-            for letter in [letter for letter in stages if letter not in _SESSION]:
-                del stages[letter]
-                self._known = None
+        self._read()
+        if self._latest >= len(_SESSION):
+            self._by_stage = {letter: macros for letter, macros in self._by_stage.items() if letter in _SESSION}
+            self._latest = len(_SESSION) - 1
+            self._merge()
 
     def end_session(self) -> None:
         """Forget everything."""
         self._unread = {}
         self._by_stage = {}
         self._known = {}
+        self._latest = -1
 
-    def _read(self) -> dict[bytes, bytes]:
-        if self._known is None:
-            for letter, packet in self._unread.items():
-                texts = packet[1:].split(b"\0", 2 * _MOST)
-                self._by_stage[letter] = dict(zip(texts[:-1:2], texts[1:-1:2], strict=False))
-            self._unread.clear()
-            self._known = {}
-            for letter in _ORDER:
-                if letter in self._by_stage:
-                    self._known |= self._by_stage[letter]
-        return self._known
+    def _read(self) -> None:
+        for letter, packet in self._unread.items():
+            texts = packet[1:].split(b"\0", 2 * _MOST)
+            macros = dict(zip(texts[:-1:2], texts[1:-1:2], strict=False))
+            self._by_stage[letter] = macros
+            place = _ORDER.index(letter)
+            if place > self._latest:
+                self._latest = place
+                self._known.update(macros)
+            else:
+                self._merge()
+        self._unread.clear()
+
+    def _merge(self) -> None:
+        self._known = {}
+        for letter in _ORDER:
+            if letter in self._by_stage:
+                self._known |= self._by_stage[letter]

@@ -20,7 +20,7 @@ from authmilter.milter.dialogue import Dialogue
 from authmilter.milter.engine import Engine
 from authmilter.milter.macros import Macros
 from authmilter.milter.turns import FREE, Turns, client_key
-from authmilter.model import HeaderField, Stage
+from authmilter.model import Stage
 from authmilter.verdict import Verdict
 
 _log: Final = logging.getLogger("authmilter.milter")
@@ -53,11 +53,11 @@ class NativeEngine(Engine["_Connection"]):
                 known = inspect.signature(loop.create_unix_server).parameters
                 tidy: dict[str, Any] = {"cleanup_socket": False} if "cleanup_socket" in known else {}
                 server = await loop.create_unix_server(
-                    lambda: _Connection(self), sock=sock, backlog=self._backlog, **tidy
+                    lambda: _Connection(self, tcp=False), sock=sock, backlog=self._backlog, **tidy
                 )
             else:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
-                server = await loop.create_server(lambda: _Connection(self), sock=sock, backlog=self._backlog)
+                server = await loop.create_server(lambda: _Connection(self, tcp=True), sock=sock, backlog=self._backlog)
             self._servers.append(server)
         self._sweep()
 
@@ -143,13 +143,15 @@ class _Connection(asyncio.Protocol):
         "_replies",
         "_served",
         "_stuck",
+        "_tcp",
         "_timer",
         "_transport",
         "task",
     )
 
-    def __init__(self, engine: NativeEngine) -> None:
+    def __init__(self, engine: NativeEngine, *, tcp: bool) -> None:
         self._engine = engine
+        self._tcp = tcp
         self._refused = False
         self._served = False
         self._client = b""
@@ -167,14 +169,13 @@ class _Connection(asyncio.Protocol):
         self._gone = False
         self._over = False
         self._heard = 0.0
-        self.task: asyncio.Future[bool] | None = None  # the session is busy with what was heard
+        self.task: asyncio.Task[bool] | None = None  # the session is busy with what was heard
 
     # -- what the transport tells --
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
-        sock = transport.get_extra_info("socket")
-        self._quick = sock if sock.family != socket.AF_UNIX else None
+        self._quick = transport.get_extra_info("socket") if self._tcp else None
         self._heard = self._engine.time()
         engine = self._engine
         self._refused = engine.is_full()
@@ -244,7 +245,7 @@ class _Connection(asyncio.Protocol):
         """Deal with what was heard; what needs no waiting is answered before this returns."""
         while True:
             work = eager.start(self._work(data))
-            if not work.done():
+            if isinstance(work, asyncio.Task):
                 self.task = work
                 work.add_done_callback(self._worked)
                 return
@@ -252,12 +253,12 @@ class _Connection(asyncio.Protocol):
                 return
             data = self._next()
 
-    def _worked(self, work: "asyncio.Future[bool]") -> None:
+    def _worked(self, work: "asyncio.Task[bool] | eager.Done[bool]") -> None:
         self.task = None
         if self._finish(work):
             self._go_on()
 
-    def _finish(self, work: "asyncio.Future[bool]") -> bool:
+    def _finish(self, work: "asyncio.Task[bool] | eager.Done[bool]") -> bool:
         """Send the replies; may what was heard since be dealt with?"""
         if work.cancelled() or not work.result():
             self._close()
@@ -285,7 +286,7 @@ class _Connection(asyncio.Protocol):
             turn = self._engine.turns.take(self._client)
             if turn is not None:
                 await turn
-        fields: list[HeaderField] = []  # passed on together
+        headers: list[bytes] = []  # passed on together
         try:
             for letter, content, cut in self._packets.feed(data):
                 if self._chosen is None:
@@ -293,23 +294,22 @@ class _Connection(asyncio.Protocol):
                         return False
                     self._begin(letter, content)
                 elif letter == wire.HEADER:
-                    field = wire.read_header(content, leading_space=self._leading_space)
                     if cut:
-                        self._pass_on(fields)
-                        self._dialogue.header_cut(field.name)
+                        self._pass_on(headers)
+                        self._dialogue.header_cut(content.partition(b"\0")[0])
                     else:
-                        fields.append(field)
+                        headers.append(content)
                     if self._header_replies:
                         self._replies.append(wire.SAY_CONTINUE)
                 elif letter == wire.MACRO:
                     self._macros.put(content)
                 else:
-                    if fields:
-                        self._pass_on(fields)
+                    if headers:
+                        self._pass_on(headers)
                     if not await self._take(letter, content, cut, self._chosen):
                         return False
-            if fields:
-                self._pass_on(fields)
+            if headers:
+                self._pass_on(headers)
         except wire.ProtocolError as error:
             _log.warning("milter connection closed: %s", error)
             if self._chosen is not None:
@@ -321,10 +321,9 @@ class _Connection(asyncio.Protocol):
             return False
         return True
 
-    def _pass_on(self, fields: list[HeaderField]) -> None:
-        if fields:
-            self._dialogue.headers(fields)
-            fields.clear()
+    def _pass_on(self, headers: list[bytes]) -> None:
+        self._dialogue.headers(wire.read_headers(headers, leading_space=self._leading_space))
+        headers.clear()
 
     def _close(self) -> None:
         if self._over:
@@ -393,12 +392,15 @@ class _Connection(asyncio.Protocol):
         if content:
             self._dialogue.body(content)
         self._flush()
-        progress = asyncio.get_running_loop().call_later(self._engine.progress_interval, self._progress)
-        self._timer = progress
-        try:
-            verdict = await self._dialogue.end_of_message(self._macros)
-        finally:
-            self._timer.cancel()
+        work = eager.start(self._dialogue.end_of_message(self._macros))
+        if isinstance(work, asyncio.Task):
+            self._timer = asyncio.get_running_loop().call_later(self._engine.progress_interval, self._progress)
+            try:
+                verdict = await work
+            finally:
+                self._timer.cancel()
+        else:
+            verdict = work.result()
         self._replies.append(wire.say_verdict(verdict, Stage.EOM, chosen))
         self._macros.end_message()
 

@@ -62,12 +62,14 @@ NO_REPLY: Final[Mapping[Stage, int]] = {
 OLDEST: Final = 2
 NEWEST: Final = 6
 
+_SHORT: Final = 64  # octets of a value
 _LINE: Final = 480  # octets of text in one line of a reply: with codes and CRLF under 512 (RFC 5321 section 4.5.3.1.5)
 _LINES: Final = 32  # libmilter's limit
 _TO_SPACE: Final = dict.fromkeys((*range(32), *range(0x7F, 0xA0), 0x2028, 0x2029), " ")
 _VALUE: Final = {i: text for i, text in _TO_SPACE.items() if i not in (9, 10)}
 
 _length = struct.Struct(">I").unpack_from
+_head = struct.Struct(">IB").unpack_from
 _options = struct.Struct(">III")
 
 Packet = tuple[int, bytes, bool]  # letter, data, whether this is not all of it
@@ -106,6 +108,13 @@ class Packets:
         position = 0
         needed = 4
         while position < end:
+            while not self._rest and (start := position + 5) <= end:  # packets that are here whole, as nearly all are
+                length, letter = _head(data, position)
+                stop = start + length - 1
+                if stop > end or not 0 < length <= MAX_PACKET:
+                    break
+                yield letter, data[start:stop], False
+                position = stop
             if self._rest:
                 stop = min(position + self._rest, end)
                 self._rest -= stop - position
@@ -117,19 +126,14 @@ class Packets:
             if start > end:
                 break
             (length,) = _length(data, position)
-            stop = start + length
-            if not 0 < length <= MAX_PACKET:
-                if not 0 < length <= MAX_SKIPPED:
-                    raise ProtocolError(f"packet of {length} octets")
-                stop = start + MAX_PACKET
+            if not 0 < length <= MAX_SKIPPED:
+                raise ProtocolError(f"packet of {length} octets")
+            stop = start + min(length, MAX_PACKET)
             if stop > end:
                 needed = stop - position
                 break
             letter = data[start]
             position = stop
-            if length <= MAX_PACKET:
-                yield letter, data[start + 1 : stop], False
-                continue
             self._rest = length - MAX_PACKET
             self._streamed = letter if letter in _BODY_LETTERS else 0
             yield BODY if self._streamed else letter, data[start + 1 : stop], True
@@ -203,18 +207,22 @@ def read_arguments(data: bytes) -> tuple[bytes, ...]:
     return tuple(data.removesuffix(b"\0").split(b"\0"))
 
 
-def read_header(data: bytes, *, leading_space: bool) -> HeaderField:
-    """Read a header field: its name, and its value as the SMTP client sent it.
+def read_headers(packets: Sequence[bytes], *, leading_space: bool) -> list[HeaderField]:
+    """Read header fields: names, and values as the SMTP client sent them.
 
     `leading_space`: white space after the colon was negotiated to be part of the value; if not, the MTA took one blank
     away, and one is put back.  Folds arrive with LF and get their CRLF back (RFC 5322 section 2.2.3).
     """
-    name, _, value = data.partition(b"\0")
-    if value[-1:] == b"\0":
-        value = value[:-1]
-    if 10 in value:  # LF; the search for a number is the faster one
-        value = value.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
-    return HeaderField(name, value if leading_space else b" " + value)
+    fields = []
+    for data in packets:
+        name, _, value = data.partition(b"\0")
+        if value[-1:] == b"\0":
+            value = value[:-1]
+        if 10 in value:  # LF; the search for a number is the faster one
+            value = value.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+        # As HeaderField() makes it, but for a call in Python for each of a message's many.
+        fields.append(tuple.__new__(HeaderField, (name, value if leading_space else b" " + value)))
+    return fields
 
 
 # -- What we say --
@@ -312,6 +320,11 @@ def field_index(edit: HeaderEdit) -> int:
 
 
 def say_edit(edit: HeaderEdit, *, leading_space: bool) -> bytes:
+    """Edit the header section; short edits, of which there are few different ones, are made once."""
+    return (_say_edit if len(edit.value) > _SHORT else _say_short_edit)(edit, leading_space)
+
+
+def _say_edit(edit: HeaderEdit, leading_space: bool) -> bytes:
     """Edit the header section.
 
     `leading_space`: negotiated; then the MTA puts no blank after the colon, so we do.
@@ -326,6 +339,9 @@ def say_edit(edit: HeaderEdit, *, leading_space: bool) -> bytes:
     if edit.op == "insert":
         return packet(b"i", index + name + b"\0" + value + b"\0")
     return packet(b"h", name + b"\0" + value + b"\0")
+
+
+_say_short_edit = lru_cache(maxsize=512)(_say_edit)
 
 
 def quarantine_reason(reason: str) -> str:

@@ -3,15 +3,11 @@
 import grp
 import os
 import pwd
-import socket
-import sqlite3
-from contextlib import closing
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from authmilter.errors import StartError
-
-TIMEOUT = 3.0  # seconds in which a server has to accept a connection
+from authmilter.config.schema import Store
+from authmilter.errors import StartError, StoreError
+from authmilter.store import load_password, prove
 
 
 def sqlite_path(url: str) -> Path | None:
@@ -52,27 +48,13 @@ def make_state_directory(url: str, user: str, group: str) -> None:
         raise StartError(f"[store] url: {path.parent}: {error}") from error
 
 
-def check_store(url: str) -> None:
-    """Raise StartError if the store is not to be had."""
-    path = sqlite_path(url)
-    if path is not None:
-        try:
-            with closing(sqlite3.connect(path, timeout=TIMEOUT)) as database:
-                database.execute("PRAGMA journal_mode = WAL")
-                database.execute("PRAGMA user_version = 1")
-        except sqlite3.Error as error:
-            raise StartError(f"[store] url: {path}: {error}") from error
-        return
-    where = urlsplit(url)
-    if where.scheme == "memory":
-        return
+def check_store(store: Store | str, password: str = "") -> None:
+    """Raise StartError if the store is not to be had: it is opened, written to, and closed.
+
+    A URL stands for the section with nothing else in it.  `password` is that of `password_file`, if it was read before.
+    """
+    options = Store(url=store) if isinstance(store, str) else store
     try:
-        if where.scheme == "unix":
-            with socket.socket(socket.AF_UNIX) as sock:
-                sock.settimeout(TIMEOUT)
-                sock.connect(where.path)
-        else:
-            socket.create_connection((where.hostname or "", where.port or 6379), TIMEOUT).close()
-    except OSError as error:
-        host = where.path if where.scheme == "unix" else f"{where.hostname}:{where.port or 6379}"
-        raise StartError(f"[store] url: {host}: {error.strerror or error}") from error
+        prove(options, sqlite_path(options.url), password=password or load_password(options.password_file))
+    except (StoreError, ValueError) as error:
+        raise StartError(f"[store] {error}") from error

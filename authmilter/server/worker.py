@@ -47,6 +47,7 @@ class Worker:
         shared: Shared,
         layout: Layout,
     ) -> None:
+        self.slot = slot
         self.config = config
         self.path = path
         self.files = files
@@ -90,7 +91,7 @@ class Worker:
         if milter.engine == "libmilter":
             from authmilter.milter.libmilter import LibmilterEngine  # imports the C library only where it is wanted
 
-            return LibmilterEngine(self.session, **common)
+            return LibmilterEngine(self.session, slot=self.slot, **common)
         return NativeEngine(self.session, backlog=milter.backlog, **common)
 
     def _resolver(self) -> StubResolver:

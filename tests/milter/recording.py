@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from authmilter.milter.engine import Bounds
 from authmilter.model import HeaderField, Stage
 from authmilter.verdict import CONTINUE, Action, HeaderEdit, Reply, Verdict
 
@@ -231,6 +232,8 @@ async def _serve(engine_name: str, address: str, options: dict[str, Any]) -> Non
         print(json.dumps(_json(call)), flush=True)
 
     answered = options.pop("answers")
+    if "bounds" in options:
+        options["bounds"] = Bounds(*options["bounds"])
     number = 0
 
     def new_session() -> RecordingSession:

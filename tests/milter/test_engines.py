@@ -586,3 +586,16 @@ def test_signals_that_the_worker_ignores_do_not_reach_libmilter_either(start: St
     assert _methods(server.until("close")).count("end_of_message") == 9
     with _begin(server) as mta:
         assert mta.message().final == CONTINUE
+
+
+def test_a_connection_too_many_hears_so_at_once_and_is_no_session(start: Start) -> None:
+    server = start(bounds=[1, 0])
+    with _begin(server) as served:
+        with MilterClient(server.address) as one_more:
+            one_more.negotiate()
+            reply = one_more.connect()
+            assert reply == Reply("y", b"421 4.3.2 Too busy, try again later\0")
+            one_more.quit()
+        assert served.message().final == CONTINUE
+        served.quit()
+    assert {call[0] for call in server.until("close")} == {1}, "the other one was no session"

@@ -38,7 +38,7 @@ def content(packet: bytes, letter: int) -> bytes:
 
 
 def header(data: bytes) -> tuple[bytes, bytes]:
-    return wire.read_header(data, leading_space=True)
+    return wire.read_headers([data], leading_space=True)[0]
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_random_octets_raise_nothing_but_protocol_error(chunks: list[bytes]) -> 
                 wire.read_connect(data)
                 wire.read_text(data)
                 wire.read_arguments(data)
-                wire.read_header(data, leading_space=False)
+                wire.read_headers([data], leading_space=False)
                 wire.read_offer(data)
     except wire.ProtocolError:
         pass
@@ -219,7 +219,7 @@ def test_a_client_is_always_made_of_connect(data: bytes) -> None:
     ids=repr,
 )
 def test_header_values(data: bytes, leading_space: bool, value: bytes) -> None:
-    assert wire.read_header(data, leading_space=leading_space) == (b"X", value)
+    assert wire.read_headers([data, data], leading_space=leading_space) == [(b"X", value)] * 2
 
 
 @pytest.mark.parametrize(
