@@ -138,7 +138,6 @@ class _Connection(asyncio.Protocol):
         "_over",
         "_packets",
         "_paused",
-        "_quick",
         "_refused",
         "_replies",
         "_served",
@@ -175,7 +174,6 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
-        self._quick = transport.get_extra_info("socket") if self._tcp else None
         self._heard = self._engine.time()
         engine = self._engine
         self._refused = engine.is_full()
@@ -194,10 +192,6 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard = self._engine.time()
-        if self._quick is not None:
-            # Postfix writes a message in several pieces and holds the next back until the last is acknowledged (Nagle):
-            # where nothing is to be answered, the kernel would wait 40 ms with that.  It forgets this at every read.
-            self._quick.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         if self.task is None and not self._stuck:
             self._proceed(data)
             return
@@ -247,6 +241,7 @@ class _Connection(asyncio.Protocol):
             work = eager.start(self._work(data))
             if isinstance(work, asyncio.Task):
                 self.task = work
+                self._acknowledge()
                 work.add_done_callback(self._worked)
                 return
             if not self._finish(work) or not self._inbox:
@@ -263,8 +258,21 @@ class _Connection(asyncio.Protocol):
         if work.cancelled() or not work.result():
             self._close()
             return False
-        self._flush()
+        if self._replies:
+            self._flush()  # which acknowledges too
+        else:
+            self._acknowledge()
         return not self._stuck
+
+    def _acknowledge(self) -> None:
+        """Have the kernel acknowledge at once what was read.
+
+        Postfix writes a message in several pieces and holds the next back until the last is acknowledged (Nagle): where
+        nothing is answered, the kernel would wait 40 ms with that.  It forgets this at every read.
+        """
+        if self._tcp:
+            sock = self._transport.get_extra_info("socket")
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
     def _go_on(self) -> None:
         if self._inbox:
