@@ -7,6 +7,7 @@ from authmilter.auth.keys import load_private_key
 from authmilter.auth.signing import Signer, SigningKey
 from authmilter.config.schema import Config, Sign
 from authmilter.errors import ConfigError
+from authmilter.store import load_password
 from authmilter.submission import SenderMap
 from authmilter.submission import load as load_senders
 
@@ -18,11 +19,19 @@ class Files:
     signer: Signer
     senders: SenderMap
     sealer: Sealer | None = None
+    store_password: str = ""
 
 
 def load_files(config: Config) -> Files:
     """Read them; raises ConfigError with every problem of the first kind of file that has any."""
-    return Files(Signer.load(config.sign), load_senders(config), _load_sealer(config))
+    return Files(Signer.load(config.sign), load_senders(config), _load_sealer(config), _load_store_password(config))
+
+
+def _load_store_password(config: Config) -> str:
+    try:
+        return load_password(config.store.password_file)
+    except ValueError as error:
+        raise ConfigError([f"[store] password_file: {error}"]) from None
 
 
 def _load_sealer(config: Config) -> Sealer | None:

@@ -1,5 +1,6 @@
 """What the core asks of the world; everything here can be replaced by a fake of a few lines."""
 
+from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple, Protocol
 
 from authmilter.model import Stage
@@ -44,6 +45,120 @@ class Dns(Resolver, Protocol):
 
     def for_client(self, client: str) -> Resolver:
         """The same for what concerns one SMTP client, which may have only so much under way; "" is nobody's."""
+        ...
+
+
+class Space(NamedTuple):
+    """A kind of state: the same key in two spaces is two entries.
+
+    `name`: up to 16 lower-case letters, digits and ``_``, which it does not begin with.  `personal`: the keys name people or their machines; where
+    the site asks for it, they are kept only as a hash under the secret of the site.
+    """
+
+    name: str
+    personal: bool = False
+
+
+class Entry(NamedTuple):
+    """What a store keeps under a key.
+
+    `total` is its count, faded to now, see `Store.incr`.  `age`: seconds since `put` or `add` wrote it, or since its count began
+    (a count that fades: since it changed last).  `ttl`: seconds until it is forgotten.  Both are measured by the clock
+    of the store, so that machines whose clocks differ agree, and a clock that is set back can't prolong an entry beyond
+    the life that it was given.
+    """
+
+    value: bytes
+    total: float
+    age: float
+    ttl: float
+
+
+class Increment(NamedTuple):
+    """An item of `Store.incr_many`; the fields are the arguments of `Store.incr`."""
+
+    space: Space
+    key: str
+    ttl: float
+    amount: float = 1.0
+    half_life: float = 0.0
+
+
+class Store(Protocol):
+    """State that outlives a message, shared by all workers, and by machines that use one server.
+
+    Each primitive is one atomic step in the back end, and tells what was there: nobody has to read, decide and write
+    back.  What is built on top needs no more than that:
+
+    * greylisting: ``seen = await store.add(GREYLIST, triplet, b"", ttl=window)``: of all who race, one hears None; all
+      others hear the entry of that one and go by `Entry.age`.  Who has waited is put under a value that says so, which
+      is the same whoever does it, and however often.
+    * a limit per window: ``(await store.incr(RATE, login, ttl=3600)).total > limit``, and `Entry.ttl` is the time until
+      the window ends.  Several windows take one `incr_many`.  An alarm once per window: whoever hears None of
+      ``add(ALARM, login, b"", ttl=entry.ttl)`` gives it.
+    * reputation: ``incr(HAM, network, ttl=90 * day, half_life=14 * day)``, read by one `get_many`.
+    * known correspondents: `put` for whom our users write to, `get` for who writes to us.
+    * connections open now: ``incr(OPEN, address, ttl=300)``, and at the end the same with ``amount=-1``, if not more
+      than the returned `Entry.ttl` has passed meanwhile.  A worker that dies leaves its share until the window ends,
+      and no longer.
+
+    A key is any text, of any length.  A value has up to 4096 octets.  `ttl` and `half_life` are seconds.  Every method
+    raises StoreError, and nothing else, if the store can't do it now; whether it was done is then not known.
+    """
+
+    async def get(self, space: Space, key: str) -> Entry | None:
+        """The entry, None if there is none."""
+        ...
+
+    async def put(self, space: Space, key: str, value: bytes, ttl: float) -> None:
+        """Write an entry that replaces what was there, its count included."""
+        ...
+
+    async def add(self, space: Space, key: str, value: bytes, ttl: float) -> Entry | None:
+        """Write an entry unless there is one: returns None if it was written, else what is there, left as it is."""
+        ...
+
+    async def incr(self, space: Space, key: str, ttl: float, amount: float = 1.0, half_life: float = 0.0) -> Entry:
+        """Add `amount` to the count of an entry, and return the entry as it is then.
+
+        Without `half_life` the count is that of a window: `ttl` runs from its first increment, and then it begins anew.
+        With it the count fades instead, to one half in that time, and `ttl` runs from its latest increment.  A count is
+        never below 0, and what is not there is not made by taking away from it.
+        """
+        ...
+
+    async def get_many(self, keys: Sequence[tuple[Space, str]]) -> list[Entry | None]:
+        """`get` for each, in one round trip, and in this order."""
+        ...
+
+    async def incr_many(self, increments: Sequence[Increment]) -> list[Entry]:
+        """`incr` for each, in one round trip, and in this order; each is atomic, but not all of them together."""
+        ...
+
+    async def purge(self) -> int:
+        """Drop what has expired, in small steps; returns how many entries were.  To be called now and then by one of
+        all processes, which ``add(PURGED, "", b"", ttl=interval)`` chooses.
+        """
+        ...
+
+
+class ManagedStore(Store, Protocol):
+    """A Store as its owner and the operator have it."""
+
+    def scan(self, space: Space, prefix: str = "", limit: int = 1000) -> AsyncIterator[tuple[str, Entry]]:
+        """Entries whose key begins with `prefix`, at most `limit` of them, in no order that one may rely on.
+
+        A key that is kept as a hash is shown as ``#`` and hexadecimal digits; it begins with no other prefix than that
+        of these.  What changes meanwhile may be there or not.
+        """
+        ...
+
+    async def delete(self, space: Space, key: str) -> bool:
+        """Forget an entry, by its key or by what `scan` shows for it; was there one?"""
+        ...
+
+    async def close(self) -> None:
+        """Let go of file, threads and connections.  Never raises."""
         ...
 
 

@@ -25,6 +25,7 @@ import authmilter
 from authmilter.check import METHODS, Check, known_symbols
 from authmilter.evidence import Result
 from authmilter.model import Stage
+from authmilter.store import OPERATIONS
 from authmilter.verdict import Action
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -148,7 +149,7 @@ def families(symbols: Collection[str], checks: Collection[str]) -> tuple[Family,
             COUNTER,
             "Operations of the state store that failed.",
             ("operation",),
-            tuple((o,) for o in ("open", "get", "put", "add", "incr", "purge")),
+            tuple((o,) for o in OPERATIONS),
         ),
         Family(
             "authmilter_signatures_total",

@@ -9,7 +9,20 @@ ROOT = Path(__file__).parent.parent / "authmilter"
 
 # Each may import itself and what stands before it.
 ORDER = ["errors", "evidence", "verdict", "model", "interfaces", "config.option", "config.schema", "addresses", "check"]
-CORE = [*ORDER, "eager", "clients", "checks", "auth", "pipeline", "policy", "replies", "submission", "files", "log", "session"]
+CORE = [
+    *ORDER,
+    "eager",
+    "clients",
+    "checks",
+    "auth",
+    "pipeline",
+    "policy",
+    "replies",
+    "submission",
+    "files",
+    "log",
+    "session",
+]
 WORLD = {"Milter", "milter", "aiodns", "sqlite3", "redis", "prometheus_client", "uvloop"}
 ORACLES = {"spf", "dkim", "authres"}
 

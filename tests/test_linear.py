@@ -453,8 +453,12 @@ WORKS |= {
         lambda size: (5_000_000).to_bytes(4, "big") + b"L" + b"x" * size, of_stream(1000), time_at=1_000_000
     ),
     "arguments": Work(repeated(b"a\0"), read_arguments),
-    "header packet of line feeds": Work(repeated(b"\n", b"Name\0"), lambda data: read_headers([data], leading_space=True)),
-    "header packet of CR and LF": Work(repeated(b"\r\n", b"N\0"), lambda data: read_headers([data], leading_space=True)),
+    "header packet of line feeds": Work(
+        repeated(b"\n", b"Name\0"), lambda data: read_headers([data], leading_space=True)
+    ),
+    "header packet of CR and LF": Work(
+        repeated(b"\r\n", b"N\0"), lambda data: read_headers([data], leading_space=True)
+    ),
     "macro packet": Work(numbered(b"{name%d}\0value\0"), of_macros),
     "macro packet of NUL": Work(repeated(b"\0", b"M"), of_macros),
     "reply of line feeds": Work(repeated_text("\n"), lambda text: reply_lines(Reply(550, "5.7.1", text))),

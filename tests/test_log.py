@@ -133,7 +133,14 @@ def test_the_line_is_the_same_whoever_else_listens(
 ) -> None:
     monkeypatch.setattr(time, "time", lambda: 1.23456)
     configure(output, "info", stream)
-    fields: dict[str, str | int | float] = {"ref": "am-1", "helo": "a\nb", "symbols": "", "score": 1.50, "rcpts": 2, "dkim": "pass,fail"}
+    fields: dict[str, str | int | float] = {
+        "ref": "am-1",
+        "helo": "a\nb",
+        "symbols": "",
+        "score": 1.50,
+        "rcpts": 2,
+        "dkim": "pass,fail",
+    }
     message_line(fields)
     alone = stream.getvalue()
     kept = Kept()

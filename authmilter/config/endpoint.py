@@ -4,16 +4,20 @@ Each function takes the text as written, returns its normal form, and raises Val
 they are what `option(each=...)` asks for.
 """
 
+import re
 import string
 from ipaddress import ip_address
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 
 from authmilter.addresses import to_ascii_domain
 from authmilter.config.option import shown, suggestion
 
 _SOCKET_KINDS = ("inet", "inet6", "unix", "local")
-_STORE_SCHEMES = ("sqlite", "memory", "redis", "rediss", "unix")
+_STORE_SCHEMES = (
+    *("sqlite", "memory", "redis", "rediss", "unix"),
+    *("redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"),
+)
 _LONGEST_PATH = 107  # sockaddr_un of Linux, without the final NUL
 _TOKEN = frozenset(string.ascii_letters + string.digits + "!#$%&'*+-.^_`{|}~")  # RFC 2045 section 5.1
 _FIELD_NAME = frozenset(map(chr, range(33, 127))) - {":"}  # RFC 5322 section 3.6.8
@@ -92,8 +96,39 @@ def nameserver(text: str) -> str:
     return text
 
 
+class StoreUrl(NamedTuple):
+    """`[store] url`, taken apart.
+
+    `kind` is sqlite, memory, redis, unix, sentinel or cluster; `path` belongs to sqlite ("" is the default) and unix;
+    `service` is the name of a master that sentinels know.
+    """
+
+    kind: str
+    tls: bool = False
+    hosts: tuple[tuple[str, int], ...] = ()
+    path: str = ""
+    database: int = 0
+    user: str = ""
+    password: str = ""
+    service: str = ""
+
+    @property
+    def shown(self) -> str:
+        """Where it is, without secrets, for log and messages."""
+        if self.kind in ("sqlite", "unix"):
+            return f"{self.kind}:{self.path}"
+        hosts = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts)
+        return f"{self.kind}:{hosts}" + (f"/{self.service}" if self.service else "")
+
+
 def store_url(text: str) -> str:
-    """Checks the form of `[store] url`.  The messages don't show it, since it may hold a password."""
+    """Checks the form of `[store] url`, see `parse_store`."""
+    parse_store(text)
+    return text
+
+
+def parse_store(text: str) -> StoreUrl:
+    """Take `[store] url` apart.  The messages don't show it, since it may hold a password."""
     scheme, colon, rest = text.partition(":")
     if not colon or scheme not in _STORE_SCHEMES:
         hint = suggestion(scheme, _STORE_SCHEMES) if colon else ""
@@ -101,28 +136,82 @@ def store_url(text: str) -> str:
     if scheme == "memory":
         if rest:
             raise ValueError("memory: takes nothing behind the colon")
-    elif scheme == "sqlite":
+        return StoreUrl("memory")
+    if scheme == "sqlite":
         if rest and (not rest.startswith("/") or rest.startswith("//")):
             raise ValueError("expected sqlite: or sqlite:/PATH")
-    else:
-        _store_server(scheme, text)
+        return StoreUrl("sqlite", path=rest)
+    if scheme == "unix":
+        return _store_socket(rest)
+    server, plus, kind = scheme.partition("+")
+    kind = kind if plus else "redis"
+    form = _STORE_FORMS[kind]
+    if not rest.startswith("//"):
+        raise ValueError(f"expected {scheme}{form}")
+    where, _, behind = rest[2:].partition("/")
+    user, password, names = _credentials(where)
+    hosts = tuple(_store_host(name, 26379 if kind == "sentinel" else 6379) for name in names.split(","))
+    if not hosts[0][0] or (kind == "redis" and len(hosts) > 1):
+        raise ValueError(f"expected {scheme}{form}")
+    service = ""
+    if kind == "sentinel":
+        service, _, behind = behind.partition("/")
+        if not _STORE_NAME.fullmatch(service):
+            raise ValueError(f"expected {scheme}{form}")
+    if kind == "cluster" and behind.strip("/0"):
+        raise ValueError("a cluster has no other database than 0")
+    return StoreUrl(kind, server == "rediss", hosts, "", _database(behind.strip("/")), user, password, service)
+
+
+def store_prefix(text: str) -> str:
+    """Checks `[store] prefix`."""
+    if not _STORE_PREFIX.fullmatch(text):
+        raise ValueError(f"{shown(text)} is not up to 64 letters, digits and any of _ . : - {{ }}")
     return text
 
 
-def _store_server(scheme: str, text: str) -> None:
-    try:
-        url = urlsplit(text)
-        port_known = url.port is None or url.port > 0
-    except ValueError:
-        raise ValueError("has a host or port that can't be one") from None
-    if scheme == "unix":
-        if not text.startswith("unix://") or url.path in ("", "/"):
-            raise ValueError("expected unix:///PATH of a Redis socket")
-        return
-    if not text.startswith(f"{scheme}://") or not url.hostname or not port_known:
-        raise ValueError(f"expected {scheme}://HOST:PORT/N")
-    if url.path.strip("/") and not url.path.strip("/").isdecimal():
+_STORE_FORMS = {
+    "redis": "://HOST:PORT/N",
+    "sentinel": "://HOST:PORT,HOST:PORT/SERVICE/N",
+    "cluster": "://HOST:PORT,HOST:PORT",
+}
+_STORE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,255}")
+_STORE_PREFIX = re.compile(r"[A-Za-z0-9_.:{}-]{0,64}")
+
+
+def _store_socket(rest: str) -> StoreUrl:
+    where, _, query = rest[2:].partition("?")
+    userinfo, slash, path = where.partition("/")
+    user, password, host = _credentials(userinfo)
+    if not rest.startswith("//") or not slash or not path or host:
+        raise ValueError("expected unix:///PATH of a Redis socket")
+    if query and not query.startswith("db="):
+        raise ValueError("takes nothing behind the path but ?db=N")
+    return StoreUrl("unix", path="/" + unquote(path), database=_database(query[3:]), user=user, password=password)
+
+
+def _credentials(text: str) -> tuple[str, str, str]:
+    """User, password and what is behind the @."""
+    userinfo, _, rest = text.rpartition("@")
+    user, _, password = userinfo.partition(":")
+    return unquote(user), unquote(password), rest
+
+
+def _store_host(text: str, default: int) -> tuple[str, int]:
+    host, _, port = text.rpartition(":") if text.count(":") == 1 or "]:" in text else (text, "", "")
+    if host.startswith("[") and host.endswith("]") and _is_address(host[1:-1]):
+        host = host[1:-1]
+    elif not _STORE_NAME.fullmatch(host):
+        raise ValueError("has a host or port that can't be one")
+    if text.endswith(":") or (port and not (port.isascii() and port.isdecimal() and 0 < int(port[:6]) <= 65535)):
+        raise ValueError("has a host or port that can't be one")
+    return host, int(port or default)
+
+
+def _database(text: str) -> int:
+    if text and not (text.isascii() and text.isdecimal() and len(text) <= 5):
         raise ValueError("the database behind the host must be a number")
+    return int(text or 0)
 
 
 def authserv_id(text: str) -> str:

@@ -394,16 +394,59 @@ class Sign:
 
 @dataclass(frozen=True)
 class Store:
-    """State that outlives a message.
+    """State that outlives a message.  No check keeps state yet; that the store can be had is proven at start all the same.
 
-    No check keeps state yet; that the store can be had is proven at start all the same.
+    One machine needs no server for it: its workers share a file.  Several machines that should know the same share a
+    Redis or Valkey.  A store that fails, or is slow, costs no mail: what needs it does without, which is logged and
+    counted, until it works again.
     """
 
     url: str = option(
         "sqlite:",
-        "sqlite: (state.db in the state directory), sqlite:/PATH, memory:, redis://HOST:PORT/N, rediss://, unix://PATH.",
+        "sqlite: (state.db in the state directory), sqlite:/PATH, memory: (each worker its own, gone when it ends), "
+        "redis://USER@HOST:PORT/N, rediss:// (TLS), unix:///PATH?db=N, redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/N, "
+        "redis+cluster://HOST:PORT,HOST:PORT; rediss+sentinel and rediss+cluster with TLS.",
         reload=False,
         each=endpoint.store_url,
+    )
+    password_file: FilePath = option(
+        FilePath(""), "File whose first line is the password of the server, readable by its owner alone.", reload=False
+    )
+    ca_file: FilePath = option(
+        FilePath(""), "Certificates, PEM, of who may vouch for the server; empty: the system's.", reload=False
+    )
+    prefix: str = option(
+        "authmilter:",
+        "What the keys on a server begin with.  Sites that share a server, but no state, take different ones.",
+        reload=False,
+        each=endpoint.store_prefix,
+    )
+    timeout: Seconds = option(
+        Seconds(1.0),
+        "An operation that takes longer has failed, and the store with it: nobody waits for it again until it is known to work.",
+        at_least=0.01,
+        at_most=30,
+        reload=False,
+    )
+    connect_timeout: Seconds = option(Seconds(3.0), "The same for opening it.", at_least=0.01, at_most=30, reload=False)
+    max_size: Size = option(
+        Size(2 * 1024**3),
+        "Most octets that the SQLite file may have, at about 110 for an entry; 0: as many as the disk has.",
+        at_least=0,
+        reload=False,
+    )
+    max_entries: int = option(
+        100_000,
+        "Entries that each worker keeps with memory:; the least recently used goes first.",
+        at_least=100,
+        at_most=100_000_000,
+        reload=False,
+    )
+    hash_addresses: bool = option(
+        False,
+        "Keep keys that name people or their machines only as a hash under a secret that is in the store.  State can then "
+        "be forgotten by its key, but not listed readably.  A change forgets what is there.",
+        reload=False,
     )
 
 

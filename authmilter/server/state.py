@@ -7,7 +7,7 @@ from pathlib import Path
 
 from authmilter.config.schema import Store
 from authmilter.errors import StartError, StoreError
-from authmilter.store import load_password, prove
+from authmilter.store import prove
 
 
 def sqlite_path(url: str) -> Path | None:
@@ -48,13 +48,9 @@ def make_state_directory(url: str, user: str, group: str) -> None:
         raise StartError(f"[store] url: {path.parent}: {error}") from error
 
 
-def check_store(store: Store | str, password: str = "") -> None:
-    """Raise StartError if the store is not to be had: it is opened, written to, and closed.
-
-    A URL stands for the section with nothing else in it.  `password` is that of `password_file`, if it was read before.
-    """
-    options = Store(url=store) if isinstance(store, str) else store
+def check_store(options: Store, password: str = "") -> None:
+    """Raise StartError if the store is not to be had: it is opened, written to, and closed."""
     try:
-        prove(options, sqlite_path(options.url), password=password or load_password(options.password_file))
-    except (StoreError, ValueError) as error:
-        raise StartError(f"[store] {error}") from error
+        prove(options, sqlite_path(options.url), password=password)
+    except StoreError as error:
+        raise StartError(f"[store] url: {error}") from error

@@ -93,7 +93,7 @@ class Supervisor:
         make_state_directory(self.config.store.url, milter.user, milter.group)
         _drop_privileges(milter.user, milter.group)
         self._warn_of_unreadable_files()
-        check_store(self.config.store.url)
+        check_store(self.config.store, self.files.store_password)
         self.metrics.set("authmilter_config_last_reload_successful", 1.0)
         sockets = [listener.sock for listener in self.listeners]
         if scrape is not None:

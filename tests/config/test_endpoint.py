@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authmilter.config import endpoint
-from authmilter.config.endpoint import SocketAddress, parse_listen, parse_socket
+from authmilter.config.endpoint import SocketAddress, StoreUrl, parse_listen, parse_socket, parse_store
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,7 @@ ACCEPTED: list[tuple[Callable[[str], str], str, str]] = [
     (endpoint.store_url, "redis://host:6379/0", "redis://host:6379/0"),
     (endpoint.store_url, "redis://:secret@[::1]", "redis://:secret@[::1]"),
     (endpoint.store_url, "unix:///run/redis.sock", "unix:///run/redis.sock"),
+    (endpoint.store_prefix, "{mail}:", "{mail}:"),
     (endpoint.authserv_id, "mx.example.org", "mx.example.org"),
     (endpoint.authserv_id, "bücher.example", "xn--bcher-kva.example"),
     (endpoint.domain, "Example.ORG", "example.org"),
@@ -93,14 +94,25 @@ REFUSED: list[tuple[Callable[[str], str], str, str]] = [
     (
         endpoint.store_url,
         "sqlte:",
-        "scheme 'sqlte' is not one of: sqlite, memory, redis, rediss, unix, did you mean 'sqlite'?",
+        "redis, rediss, unix, redis+sentinel, rediss+sentinel, redis+cluster, rediss+cluster, did you mean 'sqlite'?",
     ),
     (endpoint.store_url, "sqlite:state.db", "expected sqlite: or sqlite:/PATH"),
     (endpoint.store_url, "memory:x", "memory: takes nothing behind the colon"),
     (endpoint.store_url, "redis:host", "expected redis://HOST:PORT/N"),
-    (endpoint.store_url, "redis://host:0", "expected redis://HOST:PORT/N"),
+    (endpoint.store_url, "redis://host:0", "has a host or port that can't be one"),
     (endpoint.store_url, "redis://host/one", "the database behind the host must be a number"),
+    (endpoint.store_url, "redis://a,b", "expected redis://HOST:PORT/N"),
+    (endpoint.store_url, "redis://h/1?ssl_cert_reqs=none", "the database behind the host must be a number"),
+    (endpoint.store_url, "redis://ho st", "has a host or port that can't be one"),
+    (endpoint.store_url, "redis://h:", "has a host or port that can't be one"),
+    (endpoint.store_url, "redis://[::1", "has a host or port that can't be one"),
+    (endpoint.store_url, "redis+sentinel://h", "expected redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/N"),
+    (endpoint.store_url, "redis+cluster://h/3", "a cluster has no other database than 0"),
     (endpoint.store_url, "unix:/run/x", "expected unix:///PATH of a Redis socket"),
+    (endpoint.store_url, "unix://host/run/x", "expected unix:///PATH of a Redis socket"),
+    (endpoint.store_url, "unix:///run/x?x=1", "takes nothing behind the path but ?db=N"),
+    (endpoint.store_prefix, "a b", "is not up to 64 letters"),
+    (endpoint.store_prefix, "a*", "is not up to 64 letters"),
     (endpoint.authserv_id, "mx example", "is neither a domain nor a token"),
     (endpoint.authserv_id, "mx;spf=pass", "is neither a domain nor a token"),
     (endpoint.domain, "exa mple", "is not a domain"),
@@ -125,6 +137,25 @@ def test_a_password_in_a_bad_url_is_not_repeated() -> None:
     with pytest.raises(ValueError, match="host or port") as caught:
         endpoint.store_url("redis://user:hunter2@host:port/0")
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("sqlite:", StoreUrl("sqlite")),
+        ("sqlite:/a b.db", StoreUrl("sqlite", path="/a b.db")),
+        ("redis://h", StoreUrl("redis", False, (("h", 6379),))),
+        ("rediss://u:p%40w@[::1]:7/2", StoreUrl("redis", True, (("::1", 7),), "", 2, "u", "p@w")),
+        ("redis://:p@a@h/", StoreUrl("redis", False, (("h", 6379),), "", 0, "", "p@a")),
+        ("redis+sentinel://a,b:1/mail/3", StoreUrl("sentinel", False, (("a", 26379), ("b", 1)), "", 3, service="mail")),
+        ("rediss+cluster://u@a,[::1]/", StoreUrl("cluster", True, (("a", 6379), ("::1", 6379)), "", 0, "u")),
+        ("unix://u:p@/run/r.sock?db=4", StoreUrl("unix", path="/run/r.sock", database=4, user="u", password="p")),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_stores(text: str, url: StoreUrl) -> None:
+    assert parse_store(text) == url
+    assert not url.password or url.password not in url.shown
 
 
 READERS = {read.__name__: read for read, _, _ in REFUSED}

@@ -1,0 +1,112 @@
+"""Where state is kept that outlives a message: in a file, on a server, or in memory.
+
+`interfaces.Store` is what checks see; `open_store` makes one from the configuration.
+"""
+
+import asyncio
+import os
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from authmilter.config.endpoint import parse_store
+from authmilter.config.schema import Store as StoreOptions
+from authmilter.errors import StoreError
+from authmilter.interfaces import ManagedStore
+from authmilter.store.front import OPERATIONS, Front
+from authmilter.store.memory import MemoryStore
+
+__all__ = ("OPERATIONS", "load_password", "open_store", "prove")
+
+
+def open_store(
+    options: StoreOptions,
+    path: Path | None = None,
+    *,
+    password: str = "",
+    on_error: Callable[[str], None] | None = None,
+    clock: Callable[[], float] = time.time,
+) -> ManagedStore:
+    """The store of the configuration.  Made, used and closed on one running event loop, after the last fork.
+
+    `path` is the file of ``sqlite:`` without one; `on_error` hears the operation of every request that failed (one of
+    OPERATIONS); `clock` is that of a file or memory.  Nothing is opened before the first request, so a store that is not
+    to be had raises StoreError from that.  Raises StoreError if a library is missing.
+    """
+    url = parse_store(options.url)
+    if url.kind == "memory":
+        return MemoryStore(max_entries=options.max_entries, hash_personal=options.hash_addresses, clock=clock)
+    if url.kind == "sqlite":
+        from authmilter.store.sqlite import SqliteStore
+
+        file = Path(url.path) if url.path else path
+        if file is None:
+            raise StoreError("sqlite: has no path")
+        return SqliteStore(
+            file,
+            timeout=options.timeout,
+            connect_timeout=options.connect_timeout,
+            max_size=options.max_size,
+            hash_personal=options.hash_addresses,
+            on_error=on_error,
+            clock=clock,
+        )
+    try:
+        from authmilter.store.redis import RedisStore  # a fifth of a second that only its users pay
+    except ImportError as error:
+        raise StoreError(f"{url.shown}: takes the Python package redis: {error}") from error
+    return RedisStore(
+        url,
+        password=password,
+        ca_file=options.ca_file,
+        prefix=options.prefix,
+        timeout=options.timeout,
+        connect_timeout=options.connect_timeout,
+        hash_personal=options.hash_addresses,
+        on_error=on_error,
+    )
+
+
+def prove(options: StoreOptions, path: Path | None = None, *, password: str = "") -> None:
+    """Open the store, write to it, and close it; raises StoreError if that fails.  Leaves no thread behind."""
+
+    async def opened() -> None:
+        store = open_store(options, path, password=password)
+        try:
+            if isinstance(store, Front):
+                store.silence()
+                await store.open()
+        finally:
+            await store.close()
+
+    asyncio.run(opened())
+
+
+def load_password(path: str) -> str:
+    """The first line of `[store] password_file`; "" for no path.
+
+    Raises ValueError with a text for the administrator if it can't be read, or if others than its owner can.
+    """
+    if not path:
+        return ""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO must not keep us waiting
+        with open(handle, "rb") as file:
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode):
+                raise ValueError(f"{path}: is no regular file")
+            if status.st_mode & 0o066:
+                raise ValueError(
+                    f"{path}: others than its owner can read or change this password (mode "
+                    f"{status.st_mode & 0o777:04o}): chmod 600 {path}"
+                )
+            line = file.readline(1025).rstrip(b"\r\n")
+        password = line.decode()
+    except OSError as error:
+        raise ValueError(f"{path}: can't be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: is not UTF-8") from None
+    if not password or len(line) > 1024:
+        raise ValueError(f"{path}: its first line is no password")
+    return password
