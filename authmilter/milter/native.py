@@ -126,6 +126,7 @@ class _Connection(asyncio.Protocol):
         "_chosen",
         "_client",
         "_dialogue",
+        "_ending",
         "_engine",
         "_gone",
         "_header_replies",
@@ -166,6 +167,7 @@ class _Connection(asyncio.Protocol):
         self._stuck = False  # the MTA does not read our replies
         self._paused = False
         self._gone = False
+        self._ending = False
         self._over = False
         self._heard = 0.0
         self.task: asyncio.Task[bool] | None = None  # the session is busy with what was heard
@@ -228,6 +230,7 @@ class _Connection(asyncio.Protocol):
 
     def end(self) -> None:
         """Close: at once, or as soon as the session, which is busy, has taken note."""
+        self._ending = True  # the task may be done already, and only its callback to come
         if self.task is not None:
             self.task.cancel()
         else:
@@ -255,7 +258,7 @@ class _Connection(asyncio.Protocol):
 
     def _finish(self, work: "asyncio.Task[bool] | eager.Done[bool]") -> bool:
         """Send the replies; may what was heard since be dealt with?"""
-        if work.cancelled() or not work.result():
+        if self._ending or work.cancelled() or not work.result():
             self._close()
             return False
         if self._replies:

@@ -442,3 +442,40 @@ async def test_two_engines_share_a_socket(tmp_path: Path) -> None:
     await asyncio.to_thread(talk)
     await second.ended.wait()
     assert await second.engine.drain(0) == 0
+
+
+async def test_a_client_that_leaves_in_the_moment_its_work_is_done_is_closed(started: Started) -> None:
+    running = await started()
+    with await asyncio.to_thread(_begin, running.address) as mta:
+        await asyncio.to_thread(mta.mail, b"<a@example.org>", b"eom=sleep")
+        mta.send("E")
+        await asyncio.sleep(0.1)
+        (connection,) = running.engine._connections
+        work = connection.task
+        assert work is not None
+        # The connection is lost when the work is done, but before the loop says so.
+        work.remove_done_callback(connection._worked)
+        await asyncio.wait({work}, timeout=5)
+        connection.connection_lost(None)
+        connection._worked(work)
+        assert running.engine.active == 0
+    await asyncio.wait_for(running.ended.wait(), 5)
+
+
+async def test_clients_that_leave_in_the_body_leave_nothing_behind(started: Started) -> None:
+    running = await started()
+
+    def leave(number: int) -> None:
+        for part in range(10):
+            with _begin(running.address) as mta:
+                mta.mail(b"<a@example.org>")
+                with contextlib.suppress(OSError):
+                    for _ in range(number * 3 + part):
+                        mta.socket.sendall(pack("B", b"x" * 65535))
+
+    await asyncio.gather(*(asyncio.to_thread(leave, number) for number in range(5)))
+    for _ in range(100):
+        if not running.engine.active:
+            break
+        await asyncio.sleep(0.05)
+    assert (running.engine.active, running.engine._served) == (0, 0)
