@@ -7,10 +7,12 @@ it has been generated, else a small one.  Needs no root.
 """
 
 import argparse
+import asyncio
 import cProfile
 import gc
 import os
 import pstats
+import socket
 import tempfile
 import time
 from collections import defaultdict
@@ -26,6 +28,7 @@ from authmilter.config.schema import Config, Identity, Policy
 from authmilter.files import load_files
 from authmilter.log import configure
 from authmilter.metrics import Metrics, Shared, layout_for
+from authmilter.milter.native import NativeEngine
 from authmilter.model import HeaderField
 from authmilter.session import Rulebook, Session, build
 from authmilter.verdict import Verdict
@@ -178,6 +181,15 @@ async def report(rulebook: Rulebook, mails: Sequence[Mail], args: argparse.Names
     print(f"  {'weighted':10}{weighted({s: mean(groups[s]) for s in SIZES if s in groups}):8.1f} us")
 
 
+async def serve(rulebook: Rulebook, path: str) -> None:
+    """Serve as a worker does, but for DNS, until the process is ended."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(path)
+        sock.listen(512)
+        await NativeEngine(lambda: Session(rulebook), idle_timeout=60.0, on_error="tempfail").serve([sock])
+        await asyncio.get_running_loop().create_future()
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -186,6 +198,11 @@ def main() -> None:
     what.add_argument("--stages", action="store_true", help="microseconds by stage of the session")
     what.add_argument(
         "--count", type=int, metavar="N", help="run N messages and print nothing, for valgrind and py-spy"
+    )
+    what.add_argument(
+        "--serve",
+        metavar="PATH",
+        help="serve on that unix socket instead, all in this process, for a picture by py-spy",
     )
     parser.add_argument("--messages", type=int, default=3000, help="messages in one pass (3000)")
     parser.add_argument("--passes", type=int, default=3, help="of which the best counts (3)")
@@ -199,7 +216,9 @@ def main() -> None:
             generate(folder)
         rulebook = rules(folder)
         mails = [mail for mail in read(folder, args.limit) if mail.octets <= args.max_size]
-    if args.count:
+    if args.serve:
+        uvloop.run(serve(rulebook, args.serve))
+    elif args.count:
         uvloop.run(run(rulebook, mails, args.count))
     else:
         uvloop.run(report(rulebook, mails, args))
