@@ -128,10 +128,9 @@ class StubResolver:
             self._start(key, client, [waiting])
         else:
             question.waiting.append(waiting)
-            if not question.asked and question.client != client:
-                # It waits in the other's turn; now in this one's as well.
-                question.client = client
-                self._put_or_queue(question)
+            if not question.asked and self._under_way < self._max_under_way and self._has_room(client):
+                question.client = client  # who has room need not wait for the other's turn
+                self._put(question, self._loop.time())
         return await waiting  # cancelling it leaves the question, and the others who wait, alone
 
     def known(self, name: str, rdtype: str) -> Answer | None:

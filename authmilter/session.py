@@ -265,9 +265,9 @@ class Session:
             else:
                 self._fields.append(entry)
 
-    def header_cut(self, name: bytes) -> None:
-        """The next header field, of which not all arrived."""
-        self._header_size += len(name) + 3
+    def header_cut(self, name: bytes, octets: int) -> None:
+        """The next header field, of which only so many octets arrived."""
+        self._header_size += octets
         self._leave_out(name, "header field")
 
     def _leave_out(self, name: bytes, what: str) -> None:

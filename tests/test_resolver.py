@@ -939,6 +939,21 @@ async def test_a_client_has_its_share_and_the_others_theirs() -> None:
             assert (dns._by_client, dict(dns._backlog), dns._waiting) == ({}, {}, 0)
 
 
+async def test_joining_a_question_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_WAITING", 40)
+    with DNSServer(RECORDS, {"*.slow.example": "delay 0.3"}) as server:
+        async with resolving(server, timeout=20, client_lookups=10) as dns:
+            clients = [dns.for_client("192.0.2.66"), dns.for_client("192.0.2.67")]
+            for number, client in enumerate(clients):
+                for n in range(10):
+                    client.prefetch(f"c{number}n{n}.slow.example", "TXT")
+            same = [asyncio.ensure_future(clients[n % 2].query("one.slow.example", "TXT")) for n in range(200)]
+            await asyncio.sleep(0.05)
+            assert dns._waiting == 1
+            assert (await dns.for_client("192.0.2.1").query("good.example", "TXT")).records == (b"good",)
+            assert not any(answer.exists for answer in await asyncio.gather(*same))
+
+
 async def test_clients_that_wait_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_UNDER_WAY", 10)
     with DNSServer(RECORDS, {"*.slow.example": "delay 0.1"}) as server:

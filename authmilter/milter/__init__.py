@@ -55,8 +55,8 @@ class Session(Protocol):
         """The next header fields: values with their leading white space and with CRLF at folds, as DKIM signs them."""
         ...
 
-    def header_cut(self, name: bytes) -> None:
-        """The next header field, of which not all could be passed on."""
+    def header_cut(self, name: bytes, octets: int) -> None:
+        """The next header field, of which not all could be passed on; `octets` of it arrived."""
         ...
 
     async def end_of_headers(self, macros: Mapping[bytes, bytes]) -> Verdict:

@@ -135,13 +135,13 @@ class Dialogue:
         except Exception:
             self._fail(Stage.HEADER, "headers")
 
-    def header_cut(self, name: bytes) -> None:
+    def header_cut(self, name: bytes, octets: int) -> None:
         """The next header field, of which not all arrived."""
         session = self._listener
         if session is None or not self.in_message:
             return
         try:
-            session.header_cut(name)
+            session.header_cut(name, octets)
         except Exception:
             self._fail(Stage.HEADER, "header_cut")
 

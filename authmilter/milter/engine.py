@@ -49,7 +49,7 @@ class Refusal:
     def headers(self, fields: Sequence[HeaderField]) -> None:
         pass
 
-    def header_cut(self, name: bytes) -> None:
+    def header_cut(self, name: bytes, octets: int) -> None:
         pass
 
     def body(self, chunk: bytes) -> bool:  # noqa: ARG002  nothing of it is wanted
@@ -104,9 +104,16 @@ class Engine(Generic[C]):
         """Open milter connections."""
         return len(self._connections)
 
-    def refuse(self) -> Session:
-        """The session of a connection that is one too many."""
+    def set_bounds(self, bounds: Bounds) -> None:
+        """Set new bounds; who is served goes on."""
+        self.bounds = bounds
+
+    def refused(self) -> None:
+        """A connection is one too many."""
         self._on_overload()
+
+    def refuse(self) -> Session:
+        """The session of such a connection."""
         return Refusal(self.bounds.reply)
 
     def opened(self, connection: C) -> None:

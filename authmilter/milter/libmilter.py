@@ -78,12 +78,23 @@ class LibmilterEngine(Engine["_Connection"]):
     def __init__(self, new_session: Callable[[], Session], *, slot: int = 0, **settings: Any) -> None:
         super().__init__(new_session, **settings)
         self._slot = slot
+        self.served = 0  # connections that were not refused
         self.loop: asyncio.AbstractEventLoop | None = None
         # For a connection that goes on after QUIT_NC: pymilter then knows nothing of its negotiation, but the MTA is
         # the same, or one that offers the same.
         self.chosen = wire.Options(wire.NEWEST, 0, 0)
         self._listener = -1
         self._quiet: socket.socket | None = None
+
+    def opened(self, connection: "_Connection") -> None:
+        """See `Engine`."""
+        super().opened(connection)
+        self.served += not connection.is_refused
+
+    def closed(self, connection: "_Connection") -> None:
+        """See `Engine`."""
+        super().closed(connection)
+        self.served -= not connection.is_refused
 
     async def serve(self, sockets: Sequence[socket.socket]) -> None:
         """Start to accept on one socket that is bound and listens; other processes may accept on it too.
@@ -232,7 +243,10 @@ class _Connection:
         self._engine = engine
         self._ctx = ctx
         self._loop = engine.loop
-        new_session = engine.new_session if engine.active < engine.bounds.served else engine.refuse
+        self.is_refused = engine.served >= engine.bounds.served
+        if self.is_refused:
+            engine.refused()
+        new_session = engine.refuse if self.is_refused else engine.new_session
         self._dialogue = Dialogue(new_session, engine.on_error, engine.on_failure)
         self._choose(engine.chosen)
         self._fields: list[HeaderField] = []  # not yet among the facts
@@ -467,7 +481,7 @@ class _Connection:
         return CONTINUE
 
     async def _cut(self, name: bytes) -> None:
-        self._dialogue.header_cut(name)
+        self._dialogue.header_cut(name, len(name))
 
     async def _body(self, chunk: bytes) -> Verdict:
         return CONTINUE if self._dialogue.body(chunk) else _DECLINED

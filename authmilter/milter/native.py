@@ -12,12 +12,13 @@ import socket
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from enum import Enum
 from typing import Any, Final, cast
 
 from authmilter import eager
 from authmilter.milter import Session, wire
 from authmilter.milter.dialogue import Dialogue
-from authmilter.milter.engine import Engine
+from authmilter.milter.engine import Bounds, Engine
 from authmilter.milter.macros import Macros
 from authmilter.milter.turns import FREE, Turns, client_key
 from authmilter.model import Stage
@@ -25,6 +26,7 @@ from authmilter.verdict import Verdict
 
 _log: Final = logging.getLogger("authmilter.milter")
 
+_MORE: Final = 100  # connections beyond all places that are told so
 _QUEUE: Final = 256 * 1024  # octets that wait for a busy session before the MTA is held up
 
 
@@ -40,6 +42,7 @@ class NativeEngine(Engine["_Connection"]):
         self.time: Callable[[], float] = time.monotonic
         self.turns = Turns()
         self._served = 0
+        self._refused = 0
         self._queue: deque[_Connection] = deque()  # connections that wait to be served
 
     async def serve(self, sockets: Sequence[socket.socket]) -> None:
@@ -88,24 +91,38 @@ class NativeEngine(Engine["_Connection"]):
 
     # -- how many at once --
 
-    def is_full(self) -> bool:
-        """Are there as many connections as may be served, and may wait?"""
-        return self._served >= self.bounds.served and len(self._queue) >= self.bounds.waiting
-
-    def admit(self, connection: "_Connection") -> bool:
-        """Is it served now?  If not, its `serve` is called later."""
-        if self._served < self.bounds.served:
+    def admit(self, connection: "_Connection") -> "_Place":
+        """Find a place for a new connection; of one that waits, `serve` is called later."""
+        if self._served < self.bounds.served and not self._queue:
             self._served += 1
-            return True
-        self._queue.append(connection)
-        return False
+            return _Place.SERVED
+        if len(self._queue) < self.bounds.waiting:
+            self._queue.append(connection)
+            return _Place.WAITING
+        self._refused += 1
+        self.refused()
+        return _Place.REFUSED
 
-    def release(self, connection: "_Connection", *, served: bool) -> None:
-        """A connection that was admitted has ended."""
-        if not served:
+    def release(self, connection: "_Connection", place: "_Place") -> None:
+        """A connection has ended."""
+        if place is _Place.REFUSED:
+            self._refused -= 1
+        elif place is _Place.WAITING:
             self._queue.remove(connection)
-            return
-        self._served -= 1
+        else:
+            self._served -= 1
+            self._serve_waiting()
+
+    def has_too_many_refused(self) -> bool:
+        """Are there so many that have yet to hear it, or do not leave, that one more is not even told?"""
+        return self._refused > self.bounds.served + self.bounds.waiting + _MORE
+
+    def set_bounds(self, bounds: Bounds) -> None:
+        """See `Engine`; whoever waits and has a place now is served."""
+        super().set_bounds(bounds)
+        self._serve_waiting()
+
+    def _serve_waiting(self) -> None:
         while self._queue and self._served < self.bounds.served:
             self._served += 1
             self._queue.popleft().serve()
@@ -117,6 +134,14 @@ class NativeEngine(Engine["_Connection"]):
         for connection in tuple(self._connections):
             connection.leave_if_silent_since(limit)
         self._sweeper = loop.call_later(min(max(self.idle_timeout / 4, 0.05), 60), self._sweep)
+
+
+class _Place(Enum):
+    """What became of a connection."""
+
+    SERVED = 1
+    WAITING = 2  # until another ends
+    REFUSED = 3
 
 
 class _Connection(asyncio.Protocol):
@@ -139,9 +164,8 @@ class _Connection(asyncio.Protocol):
         "_over",
         "_packets",
         "_paused",
-        "_refused",
+        "_place",
         "_replies",
-        "_served",
         "_stuck",
         "_tcp",
         "_timer",
@@ -152,8 +176,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self, engine: NativeEngine, *, tcp: bool) -> None:
         self._engine = engine
         self._tcp = tcp
-        self._refused = False
-        self._served = False
+        self._place = _Place.WAITING  # until it has one
         self._client = b""
         self._octets = 0  # since its last turn
         self._macros = Macros()
@@ -178,23 +201,21 @@ class _Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
         self._heard = self._engine.time()
         engine = self._engine
-        self._refused = engine.is_full()
-        new_session = engine.refuse if self._refused else engine.new_session
+        self._place = engine.admit(self)
+        new_session = engine.refuse if self._place is _Place.REFUSED else engine.new_session
         self._dialogue = Dialogue(new_session, engine.on_error, engine.on_failure)
         engine.opened(self)
-        if not self._refused:
-            self._served = engine.admit(self)
-            if not self._served:
-                self._transport.pause_reading()
+        if self._place is _Place.REFUSED and engine.has_too_many_refused():
+            self.end()
 
     def serve(self) -> None:
         """The wait is over."""
-        self._served = True
-        self._transport.resume_reading()
+        self._place = _Place.SERVED
+        self._go_on()
 
     def data_received(self, data: bytes) -> None:
         self._heard = self._engine.time()
-        if self.task is None and not self._stuck:
+        if self.task is None and not self._stuck and self._place is not _Place.WAITING:
             self._proceed(data)
             return
         self._inbox.append(data)
@@ -208,7 +229,7 @@ class _Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._stuck = False
-        if self.task is None and not self._over:
+        if self.task is None and self._place is not _Place.WAITING and not self._over:
             self._go_on()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  why it was lost changes nothing
@@ -224,7 +245,7 @@ class _Connection(asyncio.Protocol):
 
     def leave_if_silent_since(self, limit: float) -> None:
         """Close if the MTA has said nothing since `limit` (time of the loop) while it was its turn."""
-        if self.task is None and self._heard < limit:
+        if self.task is None and self._place is not _Place.WAITING and self._heard < limit:
             _log.info("milter connection closed: nothing heard for %g s", self._engine.idle_timeout)
             self.end()
 
@@ -307,7 +328,7 @@ class _Connection(asyncio.Protocol):
                 elif letter == wire.HEADER:
                     if cut:
                         self._pass_on(headers)
-                        self._dialogue.header_cut(content.partition(b"\0")[0])
+                        self._dialogue.header_cut(content.partition(b"\0")[0], len(content))
                     else:
                         headers.append(content)
                     if self._header_replies:
@@ -349,8 +370,7 @@ class _Connection(asyncio.Protocol):
                 self._transport.close()
         self._dialogue.close()
         self._engine.closed(self)
-        if not self._refused:
-            self._engine.release(self, served=self._served)
+        self._engine.release(self, self._place)
 
     def _flush(self) -> None:
         if self._replies:
@@ -380,7 +400,8 @@ class _Connection(asyncio.Protocol):
         elif letter == wire.QUIT_NEW_CONNECTION:
             self._dialogue.close()
             self._macros.end_session()
-            return not self._engine.draining
+            # Who was refused connects again, and may then find a place.
+            return not self._engine.draining and self._place is not _Place.REFUSED
         elif letter == wire.NEGOTIATE:
             self._begin(letter, content)
         else:  # an SMTP command unknown to the MTA, or a packet unknown to us: the MTA waits for an answer to either

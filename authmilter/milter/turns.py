@@ -12,6 +12,7 @@ from typing import Final
 
 from authmilter.milter.wire import ConnectInfo
 
+_MAPPED: Final = bytes(10) + b"\xff\xff"
 FREE: Final = 16 * 1024  # octets that a connection may send before it needs a turn, and between two of them
 
 
@@ -54,7 +55,11 @@ def client_key(client: ConnectInfo) -> bytes:
     """Who counts as one client: an IPv4 address, a /64 of IPv6 (what one customer gets), or whatever the MTA said."""
     if client.family == "6":
         try:
-            return socket.inet_pton(socket.AF_INET6, client.address.partition(b"%")[0].decode("ascii"))[:8]
+            octets = socket.inet_pton(socket.AF_INET6, client.address.partition(b"%")[0].decode("ascii"))
         except (OSError, ValueError):
             pass
+        else:
+            if octets.startswith(_MAPPED):  # RFC 4291 section 2.5.5.2
+                return socket.inet_ntop(socket.AF_INET, octets[12:]).encode()
+            return octets[:8]
     return client.address[:64]

@@ -137,7 +137,7 @@ class Worker:
         old = self.config
         self.config, self.files = config, files
         self.engine.idle_timeout, self.engine.on_error = config.milter.idle_timeout, config.milter.on_error
-        self.engine.bounds = _bounds(config.milter)
+        self.engine.set_bounds(_bounds(config.milter))
         configure(config.log.format, config.log.level)
         if config.dns == old.dns and (config.dns.nameservers or self._system == system_nameservers()):
             self._build(self.dns)  # the cache stays

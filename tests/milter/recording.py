@@ -112,8 +112,8 @@ class RecordingSession:
             if self.deeds.get("header") == "raise":
                 raise RuntimeError("as told")
 
-    def header_cut(self, name: bytes) -> None:
-        self._note("header_cut", name)
+    def header_cut(self, name: bytes, octets: int) -> None:
+        self._note("header_cut", name, octets)
 
     async def end_of_headers(self, macros: Mapping[bytes, bytes]) -> Verdict:
         self._note("end_of_headers", macros)

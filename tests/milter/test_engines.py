@@ -456,7 +456,7 @@ def test_a_field_name_that_is_not_utf8_reaches_the_session(server: Server) -> No
     if server.engine == "native":
         assert (fields, cut) == ([["X-\xff", " value"], ["Subject", " \xff"]], [])
     else:
-        assert (fields, cut) == ([["Subject", " \xff"]], [["X-\xff"]])
+        assert (fields, cut) == ([["Subject", " \xff"]], [["X-\xff", 3]])
 
 
 def test_eom_without_mail_is_answered(server: Server) -> None:
@@ -599,3 +599,14 @@ def test_a_connection_too_many_hears_so_at_once_and_is_no_session(start: Start) 
         assert served.message().final == CONTINUE
         served.quit()
     assert {call[0] for call in server.until("close")} == {1}, "the other one was no session"
+
+
+def test_a_connection_waits_for_its_place(start: Start) -> None:
+    server = start(bounds=[1, 1])
+    _native_only(server, "has no queue of ours")
+    with _begin(server) as served, MilterClient(server.address, timeout=1) as waiting:
+        waiting.send("O", struct.pack(">III", 6, 0x1FF, 0x1FFFFF))
+        with pytest.raises(TimeoutError):
+            waiting.receive()
+        served.quit()
+        assert waiting.receive().letter == "O"

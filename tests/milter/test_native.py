@@ -85,7 +85,7 @@ async def test_a_header_packet_over_4_mb_is_cut_and_said_so(started: Started) ->
     await asyncio.to_thread(talk)
     await running.ended.wait()
     assert [call for call in running.calls if call[0].startswith("header")] == [
-        ["header_cut", b"X-Long"],
+        ["header_cut", b"X-Long", 4 * 1024 * 1024 - 1],
         ["header", b"Subject", b" test"],
     ]
 
@@ -281,18 +281,68 @@ async def test_what_is_beyond_the_bounds_waits_or_is_refused(started: Started) -
     assert (running.engine._served, len(running.engine._queue), running.engine.active) == (0, 0, 0)
 
 
-async def test_one_that_waits_may_go(started: Started) -> None:
-    running = await started(bounds=Bounds(served=1, waiting=5), idle_timeout=0.3)
+async def test_one_that_waits_may_go_and_makes_room(started: Started) -> None:
+    running = await started(bounds=Bounds(served=1, waiting=1))
     with MilterClient(running.address) as first:
         assert await asyncio.to_thread(_ask, first) == "c"
-        with MilterClient(running.address):
+        with MilterClient(running.address) as second:
+            second.send("O", struct.pack(">III", 6, 0x1FF, 0x1FFFFF))
             await asyncio.sleep(0.1)
             assert len(running.engine._queue) == 1
-        for _ in range(20):  # until the sweep
+        await asyncio.sleep(0.1)
+        assert not running.engine._queue
+        with MilterClient(running.address) as third:
+            answer = asyncio.create_task(asyncio.to_thread(_ask, third))
+            await asyncio.sleep(0.1)
+            first.quit()
+            assert await asyncio.wait_for(answer, 5) == "c"
+
+
+async def test_one_that_waits_is_not_taken_for_silent(started: Started) -> None:
+    running = await started(bounds=Bounds(served=1, waiting=1), idle_timeout=0.3)
+    with MilterClient(running.address) as first, MilterClient(running.address) as second:
+        assert await asyncio.to_thread(_ask, first) == "c"
+        answer = asyncio.create_task(asyncio.to_thread(_ask, second))
+        for _ in range(20):
             await asyncio.sleep(0.05)
             await asyncio.to_thread(first.helo)
-        assert running.engine.active == 1
-        assert not running.engine._queue
+        assert not answer.done()
+        first.quit()
+        assert await asyncio.wait_for(answer, 5) == "c"
+
+
+async def test_more_places_are_given_to_those_who_wait_first(started: Started) -> None:
+    running = await started(bounds=Bounds(served=1, waiting=2))
+    with contextlib.ExitStack() as stack:
+        first, second, third = (stack.enter_context(MilterClient(running.address)) for _ in range(3))
+        assert await asyncio.to_thread(_ask, first) == "c"
+        waits = asyncio.create_task(asyncio.to_thread(_ask, second))
+        await asyncio.sleep(0.05)
+        later = asyncio.create_task(asyncio.to_thread(_ask, third))
+        await asyncio.sleep(0.05)
+        running.engine.set_bounds(Bounds(served=2, waiting=2))
+        assert await asyncio.wait_for(waits, 5) == "c"
+        assert not later.done()
+
+
+async def test_who_was_refused_may_come_again(started: Started) -> None:
+    running = await started(bounds=Bounds(served=1, waiting=0))
+    with MilterClient(running.address) as first, MilterClient(running.address) as second:
+        assert await asyncio.to_thread(_ask, first) == "c"
+        assert (await asyncio.to_thread(_ask, second)).startswith("421")
+        second.send("K")
+        with pytest.raises((ClosedError, ConnectionError)):
+            await asyncio.to_thread(second.receive)
+
+
+async def test_the_refused_are_bounded_too(started: Started) -> None:
+    running = await started(bounds=Bounds(served=1, waiting=1))
+    with contextlib.ExitStack() as stack:
+        for _ in range(130):
+            stack.enter_context(MilterClient(running.address))
+        await asyncio.sleep(0.3)
+        assert running.engine.active == 1 + 1 + 2 + 100
+        assert running.engine._refused == 102
 
 
 async def test_a_refusal_stands_until_the_mta_leaves(started: Started) -> None:
@@ -368,6 +418,8 @@ async def test_a_connection_that_goes_leaves_the_queue_for_turns() -> None:
         (("6", b"2001:db8:0:1::1"), ("6", b"2001:DB8::1:ffff:0:0:9"), True),
         (("6", b"2001:db8:0:1::1"), ("6", b"2001:db8:0:2::1"), False),
         (("6", b"fe80::1%eth0"), ("6", b"fe80::2"), True),
+        (("6", b"::ffff:192.0.2.1"), ("4", b"192.0.2.1"), True),
+        (("6", b"::ffff:192.0.2.1"), ("6", b"::ffff:192.0.2.2"), False),
         (("6", b"no address"), ("6", b"none either"), False),
         (("L", b"/run/a"), ("U", b""), False),
     ],
