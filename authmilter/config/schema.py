@@ -38,7 +38,7 @@ class Milter:
     engine: Literal["native", "libmilter"] = option(
         "native",
         "Which implementation of the milter protocol serves: native, or libmilter (through pymilter), the "
-        "reference: it takes one socket only, closes connections that send packets over 64 KB or unknown commands, waits "
+        "reference: it takes one socket only, keeps each worker on one processor, closes connections that send packets over 64 KB or unknown commands, waits "
         "40 ms a message over TCP, and can be crashed by whoever may connect to its socket.",
         reload=False,
     )
@@ -65,7 +65,8 @@ class Milter:
     on_overload: Literal["disconnect", "tempfail"] = option(
         "disconnect",
         "What a client hears when even the places to wait are taken: disconnect answers 421 and ends the SMTP session, "
-        "tempfail answers 451 to its commands.  Either way it tries again later.",
+        "tempfail answers 451 to its commands (to MAIL, with Postfix).  Either way it tries again later.  Postfix has a "
+        "421 text of its own, ours is in its log.",
     )
     drain_timeout: Seconds = option(
         Seconds(30.0), "How long open connections are served after SIGTERM.", at_least=0, at_most=3600

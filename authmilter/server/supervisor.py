@@ -210,6 +210,7 @@ class Supervisor:
                     self._end_exporter_last()
                     if now >= deadline:
                         self._kill_all()
+                        deadline = now + GRACE  # they only have to be reaped
                     continue
                 for child in self.children:
                     if not child.pid and now >= child.respawn_at:
@@ -225,6 +226,8 @@ class Supervisor:
                     next_ping = now + interval
         for listener in self.listeners:
             listener.close()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)  # what comes now asks for what is done: it must not change the status
         log.info("stopped")
 
     def _wait(self, ready: bool, interval: float, deadline: float) -> float:
@@ -306,7 +309,7 @@ class Supervisor:
     def _kill_all(self) -> None:
         for child in self.children:
             if child.pid:
-                log.warning("%s (pid %d) did not end in time: killed", child.name, child.pid)
+                log.warning("%s (pid %d) is not waited for any longer: killed", child.name, child.pid)
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(child.pid, signal.SIGKILL)
 

@@ -8,6 +8,7 @@ import resource
 import signal
 import socket
 import struct
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ log = logging.getLogger("authmilter.worker")
 
 FRAME = struct.Struct("!II")  # number of a reload and length of the configuration text that follows it
 HEARTBEAT = 1.0
+WARN_EVERY = 60.0
 
 
 class Worker:
@@ -52,6 +54,7 @@ class Worker:
         self.path = path
         self.files = files
         self.metrics = Metrics(shared, slot, layout)
+        self._warn_again = 0.0
         self.rules: Rulebook
         self.engine: NativeEngine | LibmilterEngine
 
@@ -77,6 +80,17 @@ class Worker:
         """A session under the rules in force now."""
         return Session(self.rules)
 
+    def _refused(self) -> None:
+        """A connection was one too many."""
+        self.metrics.connection_refused()
+        now = time.monotonic()
+        if now >= self._warn_again:
+            self._warn_again = now + WARN_EVERY
+            log.warning(
+                "more connections than max_connections and max_waiting allow: they are refused; this is said once a "
+                "minute, authmilter_connections_refused_total counts them"
+            )
+
     def _engine(self) -> "NativeEngine | LibmilterEngine":
         milter = self.config.milter
         common: dict[str, Any] = {
@@ -85,7 +99,7 @@ class Worker:
             "on_open": self.metrics.connection_opened,
             "on_close": self.metrics.connection_closed,
             "on_failure": lambda: self.metrics.check_error("session", "exception"),
-            "on_overload": self.metrics.connection_refused,
+            "on_overload": self._refused,
             "bounds": _bounds(milter),
         }
         if milter.engine == "libmilter":
