@@ -1,9 +1,6 @@
 """DKIM keys: public ones as the DNS has them (RFC 6376 section 3.6.1, RFC 8463), private ones as files have them."""
 
 import binascii
-import logging
-import os
-import stat
 from base64 import b64decode
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,10 +10,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key, load_pem_private_key
 
+from authmilter import secret_file
 from authmilter.addresses import to_ascii_domain
 from authmilter.auth.taglist import TagError, decode_base64, parse_tags, split_list
-
-log = logging.getLogger(__name__)
 
 PublicKey = RSAPublicKey | Ed25519PublicKey
 PrivateKey = RSAPrivateKey | Ed25519PrivateKey
@@ -101,34 +97,10 @@ def key_name(selector: bytes | str, domain: str) -> str:
 def load_private_key(path: str) -> PrivateKey:
     """Read a private key: RSA or Ed25519 as PEM (PKCS#1, PKCS#8), or Ed25519 as the base64 of its 32-octet seed.
 
-    An RSA key takes some 60 ms, since OpenSSL proves it.  A key that was read before, and can't be read any more since
-    this process gave up root, is still known: a reload then works as long as keys stay what they are.  Raises ValueError with a text for the administrator, which
-    names the file, if it can't be read, if others than its owner can read or write it, or if it has no usable key.
+    An RSA key takes some 60 ms, since OpenSSL proves it.  Raises ValueError with a text for the administrator, which names
+    the file, if `secret_file` can't read it, or if it has no usable key.
     """
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO must not keep us waiting
-        with open(handle, "rb") as file:
-            status = os.fstat(handle)
-            if not stat.S_ISREG(status.st_mode):
-                raise ValueError(f"{path}: is no regular file")
-            if status.st_mode & 0o066:
-                raise ValueError(
-                    f"{path}: others than its owner can read or change this key (mode {status.st_mode & 0o777:04o}): "
-                    f"chmod 600 {path}"
-                )
-            text = file.read(_MAX_FILE)
-    except PermissionError as error:
-        if path not in _read_before:
-            raise ValueError(f"{path}: can't be read: {error.strerror}") from None
-        log.warning("%s can't be read as this user: the key that was read at start stays in use", path)
-        text = _read_before[path]
-    except OSError as error:
-        raise ValueError(f"{path}: can't be read: {error.strerror}") from None
-    _read_before[path] = text
-    return _private_key(path, text)
-
-
-_read_before: dict[str, bytes] = {}
+    return _private_key(path, secret_file.read(path, "key", _MAX_FILE))
 
 
 @lru_cache(maxsize=4096)

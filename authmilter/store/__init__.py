@@ -4,12 +4,11 @@
 """
 
 import asyncio
-import os
-import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from authmilter import secret_file
 from authmilter.config.endpoint import parse_store
 from authmilter.config.schema import Store as StoreOptions
 from authmilter.errors import StoreError
@@ -90,21 +89,9 @@ def load_password(path: str) -> str:
     """
     if not path:
         return ""
+    line = secret_file.read(path, "password", 1025).partition(b"\n")[0].rstrip(b"\r")
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO must not keep us waiting
-        with open(handle, "rb") as file:
-            status = os.fstat(handle)
-            if not stat.S_ISREG(status.st_mode):
-                raise ValueError(f"{path}: is no regular file")
-            if status.st_mode & 0o066:
-                raise ValueError(
-                    f"{path}: others than its owner can read or change this password (mode "
-                    f"{status.st_mode & 0o777:04o}): chmod 600 {path}"
-                )
-            line = file.readline(1025).rstrip(b"\r\n")
         password = line.decode()
-    except OSError as error:
-        raise ValueError(f"{path}: can't be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ValueError(f"{path}: is not UTF-8") from None
     if not password or len(line) > 1024:
