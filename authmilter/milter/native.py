@@ -265,8 +265,8 @@ class _Connection(asyncio.Protocol):
             work = eager.start(self._work(data))
             if isinstance(work, asyncio.Task):
                 self.task = work
-                self._acknowledge()
                 work.add_done_callback(self._worked)
+                self._acknowledge()
                 return
             if not self._finish(work) or not self._inbox:
                 return

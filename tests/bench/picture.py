@@ -1,6 +1,6 @@
 """Draws where a process spends its time, from the stacks that py-spy recorded.
 
-    .venv/bin/python -m tests.bench.session --serve /tmp/bench.sock &
+    .venv/bin/python -m tests.bench.session --serve bench.sock &
     py-spy record -F -f raw -d 10 -o stacks.txt -p PID      # while a load generator sends
     .venv/bin/python -m tests.bench.picture stacks.txt hotpath.png [--root data_received]
 

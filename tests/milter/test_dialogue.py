@@ -99,7 +99,10 @@ async def test_a_session_that_raises(
     assert failures == [breaks]
 
 
-@pytest.mark.parametrize("breaks", ["rcpt", "data", "end_of_headers", "body", "abort", "answering"])
+@pytest.mark.parametrize(
+    "breaks",
+    ["new_session", "answering", "rcpt", "data", "header", "header_cut", "end_of_headers", "body", "abort", "close"],
+)
 async def test_each_failure_is_logged_and_counted_once(caplog: pytest.LogCaptureFixture, breaks: str) -> None:
     failures: list[str] = []
     talking = dialogue([], breaks, on_failure=lambda: failures.append(breaks))
@@ -109,9 +112,12 @@ async def test_each_failure_is_logged_and_counted_once(caplog: pytest.LogCapture
         await talking.mail([b"<a@example.org>"], NONE)
         await talking.rcpt([b"<b@example.net>"], NONE)
         await talking.data(NONE)
+        talking.headers([HeaderField(b"X", b" y")])
+        talking.header_cut(b"Y", 9)
         await talking.end_of_headers(NONE)
         talking.body(b"text")
         talking.abort()
+        talking.close()
     assert failures == [breaks]
     assert [record.exc_info is not None for record in caplog.records] == [True]
 
