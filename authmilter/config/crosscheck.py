@@ -37,6 +37,8 @@ def crosscheck(config: Config, report: Report, *, check_files: bool) -> None:
                 "(or, knowing that, insecure = yes)",
             )
     _sealing(config, report, check_files=check_files)
+    if check_files:
+        _store(config, report)
     for pattern, sign in config.sign.items():
         title = f"sign {pattern}"
         if title not in report.broken:  # a misspelt `key_file` is no missing one
@@ -163,6 +165,21 @@ def _sign(title: str, pattern: str, sign: Sign, report: Report) -> None:
 
 def _related(one: str, other: str) -> bool:
     return one == other or one.endswith(f".{other}") or other.endswith(f".{one}")
+
+
+def _store(config: Config, report: Report) -> None:
+    from authmilter.store import load_password
+
+    store = config.store
+    for option, path in (("password_file", store.password_file), ("ca_file", store.ca_file)):
+        if path:
+            _absolute("store", option, path, report)
+    try:
+        load_password(store.password_file)
+    except ValueError as error:
+        report.error("store", "password_file", f"password_file: {error}")
+    if store.ca_file and not os.access(store.ca_file, os.R_OK):
+        report.error("store", "ca_file", f"ca_file: {store.ca_file}: can't be read")
 
 
 def _keys(title: str, sign: Sign, report: Report) -> None:

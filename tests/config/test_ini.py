@@ -285,6 +285,19 @@ def test_good_keys_are_taken_and_a_short_one_gets_a_warning(keys: Path) -> None:
     ]
 
 
+def test_the_files_of_the_store_must_be_usable(keys: Path) -> None:
+    text = "[store]\nurl = rediss://127.0.0.1\n%s = %s\n"
+    for option, name, problem in (
+        ("password_file", "none", "can't be read: No such file or directory"),
+        ("password_file", "open", "chmod 600"),
+        ("ca_file", "none", "can't be read"),
+    ):
+        (found,) = problems(text % (option, keys / name), check_files=True)
+        assert found.startswith(f"3: [store] {option}: {keys / name}: ")
+        assert problem in found
+    assert ini.load("a.ini", text % ("password_file", keys / "junk"), check_files=True).store.password_file
+
+
 def test_the_problems_of_a_map_file_are_named(tmp_path: Path) -> None:
     path = tmp_path / "map"
     text = f"[submission]\nfrom_must_match = login\nmap_file = {path}\n"
