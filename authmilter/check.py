@@ -6,24 +6,30 @@ A check is a generator of findings in a file of its own under ``checks/``::
     def helo_literal(tx: Transaction, tools: Tools) -> Iterator[Finding]:
         '''Client greeted with an IP address instead of a host name.'''
 
-It reads facts and results, never another check's findings, so their order is no matter.  One that must wait is an
-``async def`` that yields; those of a stage run together.  Results of iprev and SPF are complete at RCPT and EOM, those
-of DKIM and DMARC at EOM.  The docstring's first line becomes its line in the manual.
+It reads facts and results, never what another check of its stage found, so their order is no matter.  (At RCPT and EOM
+all that was found at earlier stages is there, and is a fact like others.)  One that must wait is an ``async def`` that
+yields; those of a stage run together.  Results of iprev and SPF are complete at RCPT and EOM, those of DKIM and DMARC at
+EOM.  The docstring's first line becomes its line in the manual.
+
+What a check wants to remember of a transaction it does not write while it judges, but in a `record`, which runs after
+the verdict was given and costs no message any time.
 """
 
 import importlib
 import inspect
 import pkgutil
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
 from functools import cache
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
-from authmilter.config.schema import Config
+from authmilter.config.schema import Config, Weight
 from authmilter.evidence import Finding, Result
-from authmilter.interfaces import Resolver
-from authmilter.model import Stage, Transaction
+from authmilter.interfaces import Alarm, Lists, Resolver, Store
+from authmilter.model import Direction, Stage, Transaction
+from authmilter.verdict import Ruling
 
 METHODS = ("iprev", "spf_helo", "spf", "dkim", "arc", "dmarc")
 
@@ -41,45 +47,132 @@ DERIVED = {
 }
 
 
+class Services(NamedTuple):
+    """What the checks of all sessions share."""
+
+    store: Store
+    lists: Lists
+    alarm: Alarm
+
+
 class Tools(NamedTuple):
     """What a check may use: no globals, no clock of its own.
 
-    `now` is in seconds since 1970, `options` the check's own section; `config` is for what concerns all, such as our domains.
+    `now` is in seconds since 1970, `options` the check's own section; `config` is for what concerns all, such as our
+    domains.  `alarm` tells the administrator, without waiting.
     """
 
     dns: Resolver
     now: float
     config: Config
-    options: Any = None
+    options: Any
+    store: Store
+    lists: Lists
+    alarm: Alarm
+
+
+class Words(NamedTuple):
+    """How a refusal for a symbol reads.
+
+    `detail` is the enhanced status code without its class digit (RFC 3463); `text` makes a sentence of the transaction and
+    of the detail of the finding.  `permanent` and `temporary` are the basic codes where they are not the usual ones.
+    """
+
+    detail: str
+    text: Callable[[Transaction, str], str]
+    permanent: int = 0
+    temporary: int = 0
+
+
+class When(Enum):
+    """When a record is made."""
+
+    VERDICT = "verdict"  # a transaction got its final verdict
+    CLOSE = "close"  # the SMTP session is over
+
+
+Record = Callable[[Transaction, Ruling | None, Tools], Awaitable[None]]
+
+
+def _always(_: Config) -> bool:
+    return True
+
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+def _nothing() -> Mapping[str, Any]:
+    return _NOTHING  # hashable, and so fit for a plain default, only since Python 3.12
+
+
+def _none(_: Config) -> Mapping[str, Weight]:
+    return {}
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A check as registered.  `scores` are the default weights of the symbols that it may yield."""
+    """A check as registered.
+
+    `scores` are the default weights, or actions, of the symbols that it may yield; `strict` what the preset strict has in
+    their place.  `dynamic` are further symbols, which follow from the configuration, and all begin with `prefix`.
+    `waits_for` is the first stage at which policy may refuse for them, if not that of the check.
+    """
 
     name: str
     stage: Stage
     run: Callable[[Transaction, Tools], Iterator[Finding] | AsyncIterator[Finding]]
-    scores: Mapping[str, float]
+    scores: Mapping[str, Weight]
     options: type[Any] | None
     help: str
     waits: bool
-    wanted: Callable[[Config], bool] = lambda _: True  # is there anything for it to do under this configuration?
+    wanted: Callable[[Config], bool] = _always  # is there anything for it to do under this configuration?
+    waits_for: Stage | None = None
+    direction: Direction = Direction.INBOUND
+    strict: Mapping[str, Weight] = field(default_factory=_nothing)
+    replies: Mapping[str, Words] = field(default_factory=_nothing)
+    prefix: str = ""
+    dynamic: Callable[[Config], Mapping[str, Weight]] = _none
+
+    @property
+    def judged(self) -> Stage:
+        """The first stage at which policy may refuse for its symbols."""
+        return self.stage if self.waits_for is None else self.waits_for
+
+    def symbols(self, config: Config) -> Mapping[str, Weight]:
+        """Every symbol that it may yield under that configuration, with its default."""
+        return {**self.scores, **self.dynamic(config)}
+
+    def enabled(self, config: Config) -> bool:
+        """Does it run under that configuration?"""
+        return self.wanted(config) and bool(getattr(config.checks.get(self.name), "enabled", True))
 
 
 _registry: dict[str, Check] = {}
+_records: dict[tuple[str, When], Record] = {}
 
 F = TypeVar("F", bound=Callable[[Transaction, Tools], Iterator[Finding] | AsyncIterator[Finding]])
+R = TypeVar("R", bound=Record)
 
 
 def check(
     stage: Stage,
     *,
-    scores: Mapping[str, float],
+    scores: Mapping[str, Weight],
     options: type[Any] | None = None,
-    wanted: Callable[[Config], bool] = lambda _: True,
+    wanted: Callable[[Config], bool] = _always,
+    judged: Stage | None = None,
+    direction: Direction = Direction.INBOUND,
+    strict: Mapping[str, Weight] = _NOTHING,
+    replies: Mapping[str, Words] = _NOTHING,
+    prefix: str = "",
+    dynamic: Callable[[Config], Mapping[str, Weight]] = _none,
 ) -> Callable[[F], F]:
-    """Register the decorated generator as a check of that stage."""
+    """Register the decorated generator as a check of that stage.
+
+    The arguments are the fields of `Check`.  `options` is a dataclass whose section of the configuration has the name of
+    the check; with its option ``enabled`` the check is off or on.  Under `replies` the prefix stands for all symbols that
+    begin with it.
+    """
 
     def register(function: F) -> F:
         name = function.__name__
@@ -95,10 +188,52 @@ def check(
             doc.partition("\n")[0],
             inspect.isasyncgenfunction(function),
             wanted,
+            judged,
+            direction,
+            strict,
+            replies,
+            prefix,
+            dynamic,
         )
         return function
 
     return register
+
+
+def record(of: str, when: When = When.VERDICT) -> Callable[[R], R]:
+    """Register the decorated coroutine function as what the check called `of` remembers.
+
+    It runs wherever that check is on, with its options, in both directions.  Its ruling is None at the end of a session.
+    """
+
+    def register(function: R) -> R:
+        _records[of, when] = function
+        return function
+
+    return register
+
+
+def record_of(check: Check, when: When) -> Record | None:
+    """What that check remembers then."""
+    return _records.get((check.name, when))
+
+
+@cache
+def _all_words() -> Mapping[str, Words]:
+    return {symbol: words for check in all_checks() for symbol, words in check.replies.items()}
+
+
+@cache
+def _prefixes() -> tuple[str, ...]:
+    return tuple(check.prefix for check in all_checks() if check.prefix)
+
+
+def words_for(symbol: str) -> Words | None:
+    """How the check that yields the symbol words a refusal; None if it leaves that to us, or there is no such check."""
+    words = _all_words().get(symbol)
+    if words is None:
+        words = next((_all_words().get(prefix) for prefix in _prefixes() if symbol.startswith(prefix)), None)
+    return words
 
 
 @cache
@@ -126,4 +261,15 @@ def method_symbols() -> Mapping[str, Stage]:
 
 def known_symbols() -> Collection[str]:
     """Every symbol that [scores] may weigh."""
-    return {*method_symbols(), *DERIVED, *(symbol for c in all_checks() for symbol in c.scores)}
+    checks = all_checks()
+    return {
+        *method_symbols(),
+        *DERIVED,
+        *(symbol for c in checks for symbol in c.scores),
+        *(f"{c.name}_temperror" for c in checks if c.waits),
+    }
+
+
+def is_dynamic(symbol: str) -> bool:
+    """May a configuration have a check yield that symbol?"""
+    return symbol.startswith(_prefixes())

@@ -1,6 +1,7 @@
 """What the core asks of the world; everything here can be replaced by a fake of a few lines."""
 
 from collections.abc import AsyncIterator, Sequence
+from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple, Protocol
 
 from authmilter.model import Stage
@@ -149,7 +150,7 @@ class ManagedStore(Store, Protocol):
         """Entries whose key begins with `prefix`, at most `limit` of them, in no order that one may rely on.
 
         A key that is kept as a hash is shown as ``#`` and hexadecimal digits; it begins with no other prefix than that
-        of these.  What changes meanwhile may be there or not.
+        of these.  What changes meanwhile may be there or not, and behind the first 100,000 a server may tell one twice.
         """
         ...
 
@@ -159,6 +160,34 @@ class ManagedStore(Store, Protocol):
 
     async def close(self) -> None:
         """Let go of file, threads and connections.  Never raises."""
+        ...
+
+
+class Listing(NamedTuple):
+    """An entry of a DNS blocklist or welcomelist.
+
+    `symbol` is ``dnsbl_NAME`` or ``dnswl_NAME``, with the answer behind it where that weighs on its own; `zone` is the
+    list without its key, `answer` the address that it answered with.
+    """
+
+    symbol: str
+    zone: str
+    answer: str
+
+
+class Lists(Protocol):
+    """The DNS blocklists and welcomelists of the configuration."""
+
+    async def look_up(self, address: IPv4Address | IPv6Address, dns: Resolver) -> list[Listing]:
+        """Where the address is listed; all lists are asked at once.  A list that fails has no say; never raises."""
+        ...
+
+
+class Alarm(Protocol):
+    """Tells the administrator of something that can't wait for a look at the log."""
+
+    def __call__(self, event: str, subject: str, text: str) -> None:
+        """`event` is a word of ours, `subject` whom it concerns, `text` a sentence.  Never waits, never raises."""
         ...
 
 

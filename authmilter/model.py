@@ -95,7 +95,7 @@ class Connection(NamedTuple):
     """Who is at the other end.
 
     `client_ip` is None for local submission and unknown families.  `client_name` is what the MTA verified, "" if
-    nothing; `mta_name` its own name ({j}).
+    nothing; `mta_name` its own name ({j}).  `since` is when it connected, in seconds since 1970.
     """
 
     client_ip: IPv4Address | IPv6Address | None = None
@@ -103,6 +103,7 @@ class Connection(NamedTuple):
     client_port: int = 0
     mta_name: str = ""
     daemon_name: str = ""
+    since: float = 0.0
 
 
 class Envelope(NamedTuple):

@@ -6,14 +6,16 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from authmilter import eager
 from authmilter.addresses import author
 from authmilter.auth import arc, dkim, dmarc, iprev, spf
-from authmilter.check import Check, Tools
+from authmilter.check import Check, Record, Services, Tools, When, record_of
 from authmilter.config.schema import Config
 from authmilter.errors import TempError
 from authmilter.evidence import AuthResult, Finding, Result
 from authmilter.interfaces import Observer, Resolver
-from authmilter.model import Stage, Transaction
+from authmilter.model import Direction, Stage, Transaction
+from authmilter.verdict import Ruling
 
 log = logging.getLogger("authmilter.pipeline")
 
@@ -22,6 +24,9 @@ R = TypeVar("R")
 # A check that yields without end is cut here.
 MAX_FINDINGS = 100
 MAX_SPF_OUTCOMES = 8192  # kept by each worker, less than 1 KB each
+MAX_RECORDS = 1000  # under way at once; a store that can't keep up with the mail loses what is beyond
+
+Work = asyncio.Task[list[Finding]] | eager.Done[list[Finding]]
 
 
 class Pipeline:
@@ -33,19 +38,25 @@ class Pipeline:
         checks: tuple[Check, ...],
         observer: Observer,
         clock: Callable[[], float],
+        services: Services,
     ) -> None:
         self.config = config
         self.observer = observer
         self.clock = clock
+        self.services = services
         self._spf_cache = spf.SpfCache(min(config.dns.cache_size, MAX_SPF_OUTCOMES))
-        self._checks = {stage: tuple(c for c in checks if c.stage is stage and self._enabled(c)) for stage in Stage}
+        self._checks = {
+            direction: {
+                stage: tuple(c for c in checks if c.stage is stage and c.direction is direction) for stage in Stage
+            }
+            for direction in Direction
+        }
+        self._records = {when: _records(checks, when) for when in When}
+        self._recording: set[asyncio.Task[None]] = set()
 
-    def _enabled(self, check: Check) -> bool:
-        return check.wanted(self.config) and bool(getattr(self.config.checks.get(check.name), "enabled", True))
-
-    def has_checks(self, stage: Stage) -> bool:
+    def has_checks(self, stage: Stage, direction: Direction) -> bool:
         """Is there anything to run at that stage?"""
-        return bool(self._checks[stage])
+        return bool(self._checks[direction][stage])
 
     # -- methods: coroutines that are to be started at once -----------------------------------------------------------
 
@@ -132,22 +143,28 @@ class Pipeline:
     # -- checks -------------------------------------------------------------------------------------------------------
 
     def start(
-        self, stage: Stage, tx: Transaction, dns: Resolver
-    ) -> tuple[list[Finding], list[asyncio.Task[list[Finding]]]]:
-        """Run the checks of a stage: findings of those that only compute, and tasks of those that wait."""
-        checks = self._checks[stage]
+        self, stage: Stage, direction: Direction, tx: Transaction, dns: Resolver
+    ) -> tuple[list[Finding], list[tuple[Stage, Work]]]:
+        """Run the checks of a stage: findings of those that only compute, and the work of those that may wait.
+
+        With the work comes the stage at which policy may first act on what it finds.
+        """
+        checks = self._checks[direction][stage]
         if not checks:
             return [], []
         now = self.clock()
         found: list[Finding] = []
-        waiting = []
+        waiting: list[tuple[Stage, Work]] = []
         for check in checks:
-            tools = Tools(dns, now, self.config, self.config.checks.get(check.name))
+            tools = self._tools(check, dns, now)
             if check.waits:
-                waiting.append(asyncio.create_task(self._wait(check, tx, tools)))
+                waiting.append((check.judged, eager.start(self._wait(check, tx, tools))))
             else:
                 found += self._compute(check, tx, tools)
         return found, waiting
+
+    def _tools(self, check: Check, dns: Resolver, now: float) -> Tools:
+        return Tools(dns, now, self.config, self.config.checks.get(check.name), *self.services)
 
     def _compute(self, check: Check, tx: Transaction, tools: Tools) -> list[Finding]:
         started = time.perf_counter()
@@ -182,3 +199,35 @@ class Pipeline:
         log.error("check %s failed; the message goes on", check.name, exc_info=error)
         self.observer.check_error(check.name, "exception")
         return Finding("check_error", check.name)
+
+    # -- records ------------------------------------------------------------------------------------------------------
+
+    def remember(self, when: When, tx: Transaction, ruling: Ruling | None, dns: Resolver) -> None:
+        """Make the records of a transaction or session in the background."""
+        for check, make in self._records[when]:
+            if len(self._recording) >= MAX_RECORDS:
+                self.observer.check_error(check.name, "temperror")
+                continue
+            work = eager.start(self._record(check, make, tx, ruling, self._tools(check, dns, self.clock())))
+            if isinstance(work, asyncio.Task):
+                self._recording.add(work)
+                work.add_done_callback(self._recording.discard)
+
+    async def _record(self, check: Check, make: Record, tx: Transaction, ruling: Ruling | None, tools: Tools) -> None:
+        try:
+            await make(tx, ruling, tools)
+        except TempError:
+            self.observer.check_error(check.name, "temperror")
+        except Exception:
+            log.exception("check %s failed to make its record", check.name)
+            self.observer.check_error(check.name, "exception")
+
+    async def finish_records(self, timeout: float) -> None:  # noqa: ASYNC109  what is late is left
+        """Wait for the records under way."""
+        if self._recording:
+            await asyncio.wait(tuple(self._recording), timeout=timeout)
+
+
+def _records(checks: tuple[Check, ...], when: When) -> tuple[tuple[Check, Record], ...]:
+    found = ((check, record_of(check, when)) for check in checks)
+    return tuple((check, make) for check, make in found if make is not None)

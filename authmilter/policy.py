@@ -4,7 +4,7 @@
 the same verdict, today or in a replay.
 
 Every piece of evidence is a symbol; a symbol has a weight or an action.  Four things decide, each over the one before:
-the weight that a check declares, the preset, `on_temperror` of a method, and [scores].  Symbols that [scores] names
+what a check declares, the preset, `on_temperror` of a method, and [scores], that of the recipient last.  Symbols that [scores] names
 replace what is derived from them: ``spf_fail = 4.0`` makes SPF fail a matter of weight, also at the end of the message.
 """
 
@@ -13,21 +13,21 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf
 from types import MappingProxyType
-from typing import NamedTuple
 
 from authmilter.check import METHODS, Check, method_symbols
 from authmilter.config.schema import Config, Weight
 from authmilter.evidence import AuthResult, Finding, Result
 from authmilter.forwarding import APPLIED, OVERRIDE, is_excused
-from authmilter.model import Mailbox, Stage, Transaction
+from authmilter.model import Direction, Mailbox, Stage, Transaction
 from authmilter.replies import reply_for
-from authmilter.verdict import CONTINUE, Action, Verdict
+from authmilter.verdict import CONTINUE, Action, Ruling, Verdict
 
 # What each preset does by itself; all that is not named weighs what its check declares.
 PRESETS: Mapping[str, Mapping[str, Weight]] = {
-    "observe": {"allowed": Action.ACCEPT},
+    "observe": {"allowed": Action.ACCEPT, "from_mismatch": Action.REJECT},
     "balanced": {
         "allowed": Action.ACCEPT,
+        "from_mismatch": Action.REJECT,
         "forged_flood": Action.REJECT,
         "ambiguous_from": Action.REJECT,
         "spf_fail_no_dmarc_pass": Action.REJECT,
@@ -38,6 +38,7 @@ PRESETS: Mapping[str, Mapping[str, Weight]] = {
     },
     "strict": {
         "allowed": Action.ACCEPT,
+        "from_mismatch": Action.REJECT,
         "forged_flood": Action.REJECT,
         "ambiguous_from": Action.REJECT,
         "spf_fail": Action.REJECT,
@@ -78,6 +79,8 @@ _DERIVING = frozenset((("dmarc", Result.FAIL), ("spf", Result.FAIL)))
 
 # Forced actions in the order in which they win.
 _PRECEDENCE = (Action.ACCEPT, Action.REJECT, Action.TEMPFAIL, Action.DISCARD, Action.QUARANTINE, Action.TAG)
+_REFUSING = (Action.REJECT, Action.TEMPFAIL)
+_SUBMISSION = (*_REFUSING, Action.DISCARD, Action.QUARANTINE)  # mail of ours is neither allowed nor marked
 
 # From the mildest to the harshest, for messages to recipients with different policies.
 _MILDNESS = {
@@ -86,14 +89,6 @@ _MILDNESS = {
         (Action.CONTINUE, Action.ACCEPT, Action.TAG, Action.QUARANTINE, Action.TEMPFAIL, Action.REJECT, Action.DISCARD)
     )
 }
-
-
-class Ruling(NamedTuple):
-    """A verdict, whether it is carried out, and the weights that were added up (inbound, at EOM)."""
-
-    verdict: Verdict
-    enforce: bool
-    scored: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,40 +125,51 @@ class Rules:
     def acts_at(self, stages: Mapping[str, Stage]) -> frozenset[Stage]:
         """The stages before EOM at which a symbol may refuse."""
         return frozenset(
-            stage
-            for symbol, stage in stages.items()
-            if stage < Stage.EOM and self.actions.get(symbol) in (Action.REJECT, Action.TEMPFAIL)
+            stage for symbol, stage in stages.items() if stage < Stage.EOM and self.actions.get(symbol) in _REFUSING
         )
 
 
 class Policy:
-    """All policies of a configuration: the common one, and those of single recipients."""
+    """All policies of a configuration: the common one, and those of single recipients.
+
+    Whose policy decides hangs on the stage.  A connection has no recipient: [policy].  Nor have HELO and MAIL, but what is
+    refused there is refused for all who might follow: only if every policy would.  At RCPT each recipient has his own
+    policy, and is refused or accepted alone.  At the end of the message it is one for all who are left: the mildest.
+
+    `checks` are those that are on.
+    """
 
     def __init__(self, config: Config, checks: tuple[Check, ...] = ()) -> None:
-        self.stages = {**method_symbols(), **{symbol: c.stage for c in checks for symbol in c.scores}}
-        declared = {symbol: weight for c in checks for symbol, weight in c.scores.items()}
-        self.common = _compile(config, declared)
-        self.special = {name: _compile(_merged(config, name), declared) for name in config.recipient_policies}
+        inbound = [c for c in checks if c.direction is Direction.INBOUND]
+        outbound = [c for c in checks if c.direction is Direction.OUTBOUND]
+        self.stages = {**method_symbols(), **_stages(inbound, config)}
+        self._outbound = {**_stages(outbound, config), "from_mismatch": Stage.EOM}
+        self.common = _compile(config, checks)
+        self.special = {name: _compile(_merged(config, name), checks) for name in _recipients(config)}
         # Domains of which single mailboxes have a policy.
         self._with_mailboxes = frozenset(name.rpartition("@")[2] for name in self.special if "@" in name)
-        self._acting = self.common.acts_at(self.stages)
-        for rules in self.special.values():
-            self._acting &= rules.acts_at(self.stages)
+        common = self.common.acts_at(self.stages)
+        everybody = common.intersection(*(rules.acts_at(self.stages) for rules in self.special.values()))
+        anybody = common.union(*(rules.acts_at(self.stages) for rules in self.special.values()))
+        acting = everybody | (common & {Stage.CONNECT})
+        if any(stage <= Stage.RCPT for stage in anybody - acting):
+            acting |= {Stage.RCPT}
+        self._acting = {Direction.INBOUND: acting, Direction.OUTBOUND: self.common.acts_at(self._outbound)}
 
-    def acts_at(self, stage: Stage) -> bool:
-        """May a message be refused at that stage, before its end?
+    def acts_at(self, stage: Stage, direction: Direction = Direction.INBOUND) -> bool:
+        """May a message, or a recipient, be refused at that stage, before the end of the message?"""
+        return stage in self._acting[direction]
 
-        Only where every policy could: a recipient's policy is not known before RCPT, and the mildest one decides.
-        """
-        return stage in self._acting
-
-    def rules_for(self, tx: Transaction) -> tuple[Rules, ...]:
+    def rules_for(self, tx: Transaction, stage: Stage) -> tuple[Rules, ...]:
         """The policies that have a say in this transaction."""
-        if not self.special:
+        if not self.special or stage is Stage.CONNECT:
             return (self.common,)
-        if not tx.envelope.forward_paths:
+        recipients = tx.envelope.forward_paths
+        if not recipients:
             return (self.common, *self.special.values())
-        return tuple(dict.fromkeys(map(self._rules_of, tx.envelope.forward_paths)))
+        if stage is Stage.RCPT:
+            return (self._rules_of(recipients[-1]),)
+        return tuple(dict.fromkeys(map(self._rules_of, recipients)))
 
     def _rules_of(self, recipient: Mailbox) -> Rules:
         domain = recipient.domain
@@ -174,18 +180,27 @@ class Policy:
 
     def judge(self, tx: Transaction, stage: Stage, reference: str) -> Ruling:
         """The verdict on the evidence so far; before EOM only refusals count.  The mildest policy wins."""
-        rulings = [_judge(rules, tx, stage, reference) for rules in self.rules_for(tx)]
+        rulings = [_judge(rules, self.stages, tx, stage, reference) for rules in self.rules_for(tx, stage)]
         if len(rulings) == 1:
             return rulings[0]
         return min(rulings, key=lambda r: _MILDNESS[r.verdict.action] if r.enforce else -1)
 
-    def judge_submission(self, tx: Transaction, reference: str) -> Ruling:
-        """The verdict on mail of ours: all that counts is a From that [submission] does not grant."""
+    def judge_submission(self, tx: Transaction, stage: Stage, reference: str) -> Ruling:
+        """The verdict on mail of ours, under the common policy: there only actions count, no weights."""
         rules = self.common
-        if any(finding.symbol == "from_mismatch" for _, finding in tx.findings):
-            because = ("from_mismatch",)
-            return Ruling(_verdict(Action.REJECT, because, 0.0, tx, Stage.EOM, reference), rules.enforce)
-        return rules.accepted
+        possible = _SUBMISSION if stage is Stage.EOM else _REFUSING
+        forced = {
+            finding.symbol: action
+            for _, finding in tx.findings
+            if (action := rules.actions.get(finding.symbol)) in possible
+            and finding.symbol in self._outbound
+            and self._outbound[finding.symbol] <= stage
+        }
+        for action in possible if forced else ():
+            because = tuple(symbol for symbol, forced_action in forced.items() if forced_action is action)
+            if because:
+                return Ruling(_verdict(action, because, 0.0, tx, stage, reference), rules.enforce)
+        return rules.accepted if stage is Stage.EOM else rules.undecided
 
 
 def derived(tx: Transaction, symbols: Collection[str], *, over_tag: bool) -> Iterator[str]:
@@ -217,7 +232,7 @@ def derived(tx: Transaction, symbols: Collection[str], *, over_tag: bool) -> Ite
             yield "spf_fail_no_dmarc_pass"
 
 
-def _judge(rules: Rules, tx: Transaction, stage: Stage, reference: str) -> Ruling:
+def _judge(rules: Rules, stages: Mapping[str, Stage], tx: Transaction, stage: Stage, reference: str) -> Ruling:
     at_end = stage is Stage.EOM
     if not tx.findings and rules.telling.isdisjoint([(r.method, r.result) for r in tx.results]):
         # Nothing speaks against the message, which is so for nearly all.
@@ -232,7 +247,11 @@ def _judge(rules: Rules, tx: Transaction, stage: Stage, reference: str) -> Rulin
         over_tag = rules.tag is not None and score >= rules.tag
         symbols = [*derived(tx, symbols, over_tag=over_tag), *symbols]
     symbols += [finding.symbol for _, finding in tx.findings]
-    forced = {symbol: rules.actions[symbol] for symbol in symbols if symbol in rules.actions}
+    forced = {
+        symbol: rules.actions[symbol]
+        for symbol in symbols
+        if symbol in rules.actions and (at_end or stages.get(symbol, Stage.EOM) <= stage)
+    }
     if (
         at_end
         and "dkim_temperror" in forced
@@ -298,9 +317,26 @@ def _verdict(
     return Verdict(action, reply, because=because, score=score, quarantine_reason=reason)
 
 
-def _compile(config: Config, declared: Mapping[str, float]) -> Rules:
+def _stages(checks: Iterable[Check], config: Config) -> dict[str, Stage]:
+    return {symbol: check.judged for check in checks for symbol in check.symbols(config)}
+
+
+def _declared(checks: Iterable[Check], config: Config) -> dict[str, Weight]:
+    """What the checks say by themselves; to observe, none of those on inbound mail acts."""
+    observes = config.policy.preset == "observe"
+    weights: dict[str, Weight] = {}
+    for check in checks:
+        silent = observes and check.direction is Direction.INBOUND
+        weights |= {s: 0.0 if silent and isinstance(w, Action) else w for s, w in check.scores.items()}
+        if config.policy.preset == "strict":
+            weights |= check.strict
+        weights |= check.dynamic(config)
+    return weights
+
+
+def _compile(config: Config, checks: Iterable[Check]) -> Rules:
     policy = config.policy
-    weights: dict[str, Weight] = {**declared, **PRESETS[policy.preset]}
+    weights: dict[str, Weight] = {**_declared(checks, config), **PRESETS[policy.preset]}
     for method in ("spf", "dkim", "dmarc"):
         on_temperror = getattr(config, method).on_temperror
         if on_temperror:
@@ -334,10 +370,22 @@ def _telling(weighed: Collection[str]) -> frozenset[tuple[str, str]]:
     )
 
 
+def _recipients(config: Config) -> Collection[str]:
+    """Domains and mailboxes that have a section of their own."""
+    return config.recipient_policies.keys() | config.recipient_scores.keys()
+
+
 def _merged(config: Config, name: str) -> Config:
-    """The configuration as [policy NAME] changes it."""
-    own = config.recipient_policies[name]
+    """The configuration as the sections of a recipient change it: those of a mailbox over those of its domain."""
+    domain = name.rpartition("@")[2]
+    if domain != name and domain in _recipients(config):
+        config = _merged(config, domain)
+    scores = MappingProxyType({**config.scores, **config.recipient_scores.get(name, {})})
+    own = config.recipient_policies.get(name)
+    if own is None:
+        return replace(config, scores=scores)
     changes = {option: getattr(own, option) for option in own.given}
     # A preset of its own starts afresh: thresholds that were set for the common preset say nothing about it.
     given = own.given if "preset" in own.given else own.given | config.policy_set
-    return replace(config, policy=replace(config.policy, **changes), policy_set=frozenset(given))
+    policy = replace(config.policy, **changes)
+    return replace(config, policy=policy, policy_set=frozenset(given), scores=scores)

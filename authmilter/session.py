@@ -15,19 +15,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 from authmilter import eager
 from authmilter.addresses import author, is_from, parse_path, to_ascii_domain
 from authmilter.auth import arc, dkim, dmarc, results_header
 from authmilter.auth.signing import Choice, SigningError
-from authmilter.check import METHODS, Check
+from authmilter.check import METHODS, Check, Services, When
 from authmilter.clients import NOBODY, Client, reader
 from authmilter.config.schema import Config, Network
 from authmilter.evidence import AuthResult, Finding, Result
 from authmilter.files import Files
 from authmilter.forwarding import OVERRIDE, with_override, within
-from authmilter.interfaces import Dns, Observer, Resolver
+from authmilter.interfaces import Alarm, Dns, Observer, Resolver, Store
 from authmilter.log import message_line
 from authmilter.model import (
     BodyHashKey,
@@ -39,9 +39,10 @@ from authmilter.model import (
     Stage,
     Transaction,
 )
-from authmilter.pipeline import Pipeline
-from authmilter.policy import Policy, Ruling
-from authmilter.verdict import CONTINUE, Action, HeaderEdit, Verdict
+from authmilter.pipeline import Pipeline, Work
+from authmilter.policy import Policy
+from authmilter.store.memory import MemoryStore
+from authmilter.verdict import CONTINUE, Action, HeaderEdit, Ruling, Verdict
 
 log = logging.getLogger("authmilter.session")
 
@@ -52,6 +53,7 @@ MAX_FIELDS = 20_000
 MAX_PREFETCHED_KEYS = 20  # of a chain: it has few sealers, unless it is made to cost
 MAX_HELO = 1024  # octets; RFC 5321 section 4.5.3.1.2 has 255 for a domain
 MAX_RECIPIENTS = 10_000  # more are accepted, but no longer listed
+MAX_FINDINGS = 500  # of a transaction; every recipient may bring some
 
 LATE = "not done in time"
 _REFUSING = (Action.REJECT, Action.TEMPFAIL)
@@ -80,14 +82,28 @@ def build(
     dns: Dns,
     observer: Observer,
     clock: Callable[[], float] = time.time,
+    *,
+    store: Store | None = None,
+    alarm: Alarm | None = None,
 ) -> Rulebook:
-    """Put the rulebook of a configuration together."""
-    pipeline = Pipeline(config, checks, observer, clock)
+    """Put the rulebook of a configuration together; without a store of the caller's, state is in memory."""
+    checks = tuple(check for check in checks if check.enabled(config))
+    services = Services(store or MemoryStore(), NoLists(), alarm or _no_alarm)
+    pipeline = Pipeline(config, checks, observer, clock, services)
     policy = Policy(config, checks)
-    answering = frozenset(stage for stage in Stage if stage is Stage.EOM or policy.acts_at(stage))
-    busy = frozenset(stage for stage in Stage if pipeline.has_checks(stage) or policy.acts_at(stage))
+    answering = frozenset(s for s in Stage if s is Stage.EOM or any(policy.acts_at(s, d) for d in Direction))
+    busy = frozenset(s for s in Stage if s in answering or any(pipeline.has_checks(s, d) for d in Direction))
     client = reader(config.networks)
     return Rulebook(config, policy, pipeline, files, dns, observer, clock, busy, answering, client)
+
+
+class NoLists:
+    async def look_up(self, address: Any, dns: Resolver) -> list[Any]:
+        return []
+
+
+def _no_alarm(event: str, subject: str, text: str) -> None:
+    """Nobody is told."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +116,14 @@ class Outcome:
     reference: str
     authentication_results: str
     signed: str
+
+
+class _Waiting(NamedTuple):
+    """The work of a check that began at `stage`, and for whose symbols policy may act from `judged` on."""
+
+    stage: Stage
+    judged: Stage
+    work: Work
 
 
 class Session:
@@ -116,7 +140,9 @@ class Session:
         self._early_stage = Stage.CONNECT
         self._refused: Ruling | None = None  # the newest refusal of a recipient
         self._methods: dict[str, asyncio.Task[AuthResult] | eager.Done[AuthResult]] = {}
-        self._waiting: list[tuple[Stage, asyncio.Task[list[Finding]]]] = []
+        self._waiting: list[_Waiting] = []
+        self._of_recipient: list[Finding] = []  # what was found of the newest recipient
+        self._connected = False
         self._client = NOBODY
         self._trusted_relay = False
         self._internal = False
@@ -169,12 +195,14 @@ class Session:
             client_port=port,
             mta_name=_text(macros.get(b"j", b"")),
             daemon_name=_text(macros.get(b"{daemon_name}", b"")),
+            since=self.rules.clock(),
         )
         self.tx = self._greeted = Transaction(connection)
         self._dns = self.rules.dns.for_client(client.share)
         self._trusted_relay = client.trusted_relay
         self._local = local
         self._internal = local or client.internal
+        self._connected = True
         if not self._internal and not self._trusted_relay:
             self._begin("iprev", self._config.iprev.enabled, self.rules.pipeline.iprev)
         verdict = await self._stage(Stage.CONNECT) if Stage.CONNECT in self.rules.busy else self._idle(Stage.CONNECT)
@@ -194,6 +222,7 @@ class Session:
             results=tuple([r for r in self.tx.results if r.method != "spf_helo"]),
             findings=tuple([entry for entry in self.tx.findings if entry[0] is not Stage.HELO]),
         )
+        self._drop_waiting(Stage.HELO, Stage.HELO)
         if not self._internal and not self._trusted_relay:
             self._begin("spf_helo", self._config.spf.enabled and self._config.spf.helo, self.rules.pipeline.spf_helo)
         verdict = await self._stage(Stage.HELO) if Stage.HELO in self.rules.busy else self._idle(Stage.HELO)
@@ -230,6 +259,7 @@ class Session:
             # Before the snapshot: what was under way concerns every recipient.
             await self._gather(self._config.milter.command_timeout)
         before = self.tx
+        self._of_recipient = []
         envelope = self.tx.envelope
         path = parse_path(args[0] if args else b"") or Mailbox(b"", b"", "")
         if len(envelope.forward_paths) < MAX_RECIPIENTS:
@@ -341,10 +371,7 @@ class Session:
     def abort(self) -> None:
         """RSET, or the MTA gave the message up: back to where HELO left us."""
         self._cancel("spf")
-        for stage, task in self._waiting:
-            if stage >= Stage.MAIL:
-                task.cancel()
-        self._waiting = [(stage, task) for stage, task in self._waiting if stage < Stage.MAIL]
+        self._drop_waiting(Stage.MAIL, Stage.EOM)
         self._in_message = False
         self._early = None
         self.tx = self._greeted
@@ -356,9 +383,10 @@ class Session:
         self.abort()
         for name in list(self._methods):
             self._cancel(name)
-        for _, task in self._waiting:
-            task.cancel()
-        self._waiting = []
+        self._drop_waiting(Stage.CONNECT, Stage.EOM)
+        if self._connected and not self._internal and not self._trusted_relay:
+            self.rules.pipeline.remember(When.CLOSE, self.tx, None, self._dns)
+        self._connected = False
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -372,6 +400,13 @@ class Session:
         future = self._methods.pop(name, None)
         if future is not None:
             future.cancel()
+
+    def _drop_waiting(self, first: Stage, last: Stage) -> None:
+        """What the checks of these stages still have under way concerns nobody any longer."""
+        for waiting in self._waiting:
+            if first <= waiting.stage <= last:
+                waiting.work.cancel()
+        self._waiting = [w for w in self._waiting if not first <= w.stage <= last]
 
     def _note_queue_id(self, macros: Mapping[bytes, bytes]) -> None:
         queue_id = macros.get(b"i")
@@ -389,22 +424,38 @@ class Session:
     async def _stage(self, stage: Stage) -> Verdict:
         """Run the checks of a stage before EOM; answer only where policy may act."""
         started = time.perf_counter()
-        pipeline = self.rules.pipeline
-        acts = self.rules.policy.acts_at(stage)
-        inbound = self.tx.envelope.direction is Direction.INBOUND and not self._trusted_relay
-        if pipeline.has_checks(stage) and inbound and not (self._internal and stage < Stage.MAIL):
-            found, waiting = pipeline.start(stage, self.tx, self._dns)
-            self._add(stage, found)
-            self._waiting += [(stage, task) for task in waiting]
+        direction = self.tx.envelope.direction
         verdict = CONTINUE
-        if acts and inbound and self._early is None:
-            timeout = self._config.milter.command_timeout
-            await self._gather(timeout)
-            # Not kept: at MAIL one of several recipients may know the forwarder, and RCPT tells which.
-            excused = with_override(self.tx, self._config)
-            verdict = self._refuse(stage, self.rules.policy.judge(excused, stage, self.reference))
+        if self._is_judged(stage):
+            found, waiting = self.rules.pipeline.start(stage, direction, self.tx, self._dns)
+            self._add(stage, found)
+            self._waiting += [_Waiting(stage, judged, work) for judged, work in waiting]
+            if self.rules.policy.acts_at(stage, direction) and self._early is None:
+                await self._gather(self._config.milter.command_timeout, stage)
+                verdict = self._refuse(stage, self._ruling(stage))
         self.rules.observer.stage_done(stage, time.perf_counter() - started)
         return verdict
+
+    def _is_judged(self, stage: Stage) -> bool:
+        """Are there rules for this client, as far as is known at that stage?"""
+        envelope = self.tx.envelope
+        if envelope.direction is Direction.OUTBOUND:
+            return not envelope.local_submission  # pickup and bounces can't be refused
+        return not self._trusted_relay and not (self._internal and stage < Stage.MAIL)
+
+    def _ruling(self, stage: Stage) -> Ruling:
+        """What policy says on the evidence so far."""
+        policy, tx = self.rules.policy, self.tx
+        if stage is Stage.RCPT:
+            # One recipient alone: what was found of those before him is nothing to him.
+            findings = [entry for entry in tx.findings if entry[0] is not stage]
+            findings += [(stage, finding) for finding in self._of_recipient]
+            envelope = tx.envelope._replace(forward_paths=tx.envelope.forward_paths[-1:])
+            tx = tx._replace(envelope=envelope, findings=tuple(findings))
+        if tx.envelope.direction is Direction.OUTBOUND:
+            return policy.judge_submission(tx, stage, self.reference)
+        # Not kept: at MAIL one of several recipients may know the forwarder, and RCPT tells which.
+        return policy.judge(with_override(tx, self._config), stage, self.reference)
 
     def _refuse(self, stage: Stage, ruling: Ruling) -> Verdict:
         """Carry out a refusal before EOM, or keep it in mind where policy is not enforced."""
@@ -419,32 +470,44 @@ class Session:
             self._settle(ruling, stage, "", "")
         return ruling.verdict
 
-    async def _gather(self, timeout: float) -> None:  # noqa: ASYNC109  late tasks go on, they are not cancelled
-        """Take in the results of methods and checks that are under way, for at most `timeout` seconds."""
-        started = [*self._methods.values(), *(task for _, task in self._waiting)]
+    async def _gather(self, timeout: float, stage: Stage = Stage.EOM) -> None:  # noqa: ASYNC109  late tasks go on
+        """Take in the results of methods and checks that are under way, for at most `timeout` seconds.
+
+        CONNECT and HELO do not wait for what policy acts on later, and mail of ours not for what was begun before that
+        was known.
+        """
+        methods: Mapping[str, asyncio.Task[AuthResult] | eager.Done[AuthResult]]
+        if self.tx.envelope.direction is Direction.OUTBOUND:
+            due, methods = [w for w in self._waiting if w.stage >= Stage.MAIL], {}
+        elif stage <= Stage.HELO:
+            due, methods = [w for w in self._waiting if w.judged <= stage], {}
+        else:
+            due, methods = self._waiting, self._methods
+        started = [*methods.values(), *(waiting.work for waiting in due)]
         pending = [work for work in started if isinstance(work, asyncio.Task) and not work.done()]
         if pending:
             await asyncio.wait(pending, timeout=timeout)
         done = {r.method for r in self.tx.results}
         results = []
         for name in ("iprev", "spf_helo", "spf"):
-            future = self._methods.get(name)
+            future = methods.get(name)
             if future is None or name in done:
                 continue
             if name == "spf_helo" and self._in_message and self.tx.envelope.reverse_path is None:
                 continue  # RFC 7208 section 2.4: the null reverse-path is postmaster@HELO, which `spf` then looks at
             results.append(self._result_of(name, future))
-        for stage, check_task in self._waiting:
-            if check_task.done() and not check_task.cancelled():
-                found = check_task.result()
+        for waiting in due:
+            if waiting.work.done() and not waiting.work.cancelled():
+                found = waiting.work.result()
             else:
-                check_task.cancel()
+                waiting.work.cancel()
                 found = [Finding("check_error", "deadline")]
-            self._add(stage, found)
-            if stage < Stage.MAIL:  # it concerns every message of the session
-                entries = tuple((stage, finding) for finding in found)
+            self._add(waiting.stage, found)
+            if waiting.stage < Stage.MAIL:  # it concerns every message of the session
+                entries = tuple((waiting.stage, finding) for finding in found)
                 self._greeted = self._greeted._replace(findings=self._greeted.findings + entries)
-        self._waiting = []
+        if due:
+            self._waiting = [w for w in self._waiting if w not in due]
         if results:
             self._add_results(results)
 
@@ -461,8 +524,12 @@ class Session:
     def _add(self, stage: Stage, found: Sequence[Finding]) -> None:
         if not found:
             return
-        self.tx = self.tx._replace(findings=self.tx.findings + tuple((stage, finding) for finding in found))
-        for finding in found:
+        if stage is Stage.RCPT:
+            self._of_recipient += found
+        known = self.tx.findings
+        new = [entry for finding in found if (entry := (stage, finding)) not in known][: MAX_FINDINGS - len(known)]
+        self.tx = self.tx._replace(findings=known + tuple(new))
+        for _, finding in new:
             self.rules.observer.finding(finding.symbol)
 
     def _add_results(self, results: Sequence[AuthResult]) -> None:
@@ -478,11 +545,7 @@ class Session:
         if not self._trusted_relay:
             await self._authenticate(max(0.01, deadline - time.perf_counter()))
             self.tx = with_override(self.tx, config, self._vouched())
-            found, waiting = self.rules.pipeline.start(Stage.EOM, self.tx, self._dns)
-            self._add(Stage.EOM, found)
-            if waiting:
-                self._waiting = [(Stage.EOM, task) for task in waiting]
-                await self._gather(max(0.0, deadline - time.perf_counter()))
+            await self._check_end(deadline)
         ruling = self.rules.policy.judge(self.tx, Stage.EOM, self.reference)
         edits = []
         value = ""
@@ -496,6 +559,15 @@ class Session:
         ruling = Ruling(ruling.verdict._replace(edits=tuple(edits)), ruling.enforce, ruling.scored)
         self.rules.observer.stage_done(Stage.EOM, time.perf_counter() - started)
         return ruling, value, ""
+
+    async def _check_end(self, deadline: float) -> None:
+        """The checks of the end of the message."""
+        direction = self.tx.envelope.direction
+        found, waiting = self.rules.pipeline.start(Stage.EOM, direction, self.tx, self._dns)
+        self._add(Stage.EOM, found)
+        if waiting:
+            self._waiting += [_Waiting(Stage.EOM, judged, work) for judged, work in waiting]
+            await self._gather(max(0.0, deadline - time.perf_counter()))
 
     async def _authenticate(self, timeout: float) -> None:  # noqa: ASYNC109  what is late becomes a temperror
         """DKIM, ARC, and DMARC on top of them."""
@@ -542,7 +614,11 @@ class Session:
             problem = self.rules.files.senders.objection(tx.envelope.auth_user, author(tx.message))
             if problem:
                 self._add(Stage.EOM, [Finding("from_mismatch", problem)])
-        ruling = self.rules.policy.judge_submission(self.tx, self.reference)
+        if not tx.envelope.local_submission:
+            deadline = started + self._config.milter.message_timeout
+            await self._gather(self._config.milter.message_timeout)
+            await self._check_end(deadline)
+        ruling = self.rules.policy.judge_submission(self.tx, Stage.EOM, self.reference)
         edits = [] if self._trusted_relay else results_header.forged(tx.message, self._our_ids(), inside=True)
         if ruling.enforce and ruling.verdict.action in _REFUSING:
             signed = "no: refused"
@@ -625,6 +701,7 @@ class Session:
             self.tx.envelope.direction.label, verdict.action.value, stage, verdict.score if scored else None
         )
         self._log(ruling, stage, signed)
+        self.rules.pipeline.remember(When.VERDICT, self.tx, ruling, self._dns)
         if self._on_outcome:
             self._on_outcome(Outcome(ruling, stage, self.tx, self.reference, authentication_results, signed))
         if not ruling.enforce and verdict.action not in (Action.ACCEPT, Action.TAG):

@@ -51,3 +51,11 @@ class Verdict(NamedTuple):
 
 
 CONTINUE = Verdict(Action.CONTINUE)
+
+
+class Ruling(NamedTuple):
+    """A verdict, whether it is carried out, and the weights that were added up (inbound, at EOM)."""
+
+    verdict: Verdict
+    enforce: bool
+    scored: tuple[tuple[str, float], ...] = ()

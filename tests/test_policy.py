@@ -13,8 +13,8 @@ from authmilter.config.schema import Config, Dkim, Dmarc, RecipientPolicy, Spf, 
 from authmilter.config.schema import Policy as PolicyOptions
 from authmilter.evidence import AuthResult, Finding, Result
 from authmilter.model import Connection, Envelope, Mailbox, Stage, Transaction
-from authmilter.policy import Policy, Rules, Ruling
-from authmilter.verdict import Action
+from authmilter.policy import Policy, Rules
+from authmilter.verdict import Action, Ruling
 
 P, F, S, N, T = Result.PASS, Result.FAIL, Result.SOFTFAIL, Result.NONE, Result.TEMPERROR
 
@@ -157,12 +157,6 @@ class TestScores:
         assert policy.acts_at(Stage.HELO)
         tx = Transaction(findings=((Stage.HELO, Finding("helo_literal", "[192.0.2.1]")),))
         assert shown(policy.judge(tx, Stage.HELO, "am-1")) == "550 5.7.1"
-
-    @pytest.mark.parametrize(("action", "expected"), [(Action.REJECT, "554 5.7.25"), (Action.TEMPFAIL, "421 4.7.25")])
-    def test_codes_at_connect(self, action: Action, expected: str) -> None:
-        policy = Policy(Config(scores={"iprev_fail": action}), ())
-        tx = Transaction(results=(AuthResult("iprev", F),))
-        assert shown(policy.judge(tx, Stage.CONNECT, "am-1")) == expected
 
 
 class TestOnTemperror:

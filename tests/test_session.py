@@ -85,6 +85,9 @@ class Rig:
             if helo:
                 steps.append(await session.helo(helo.encode("latin-1"), known))
         steps.append(await session.mail([sender.encode()], known))
+        for refusal in steps:
+            if refusal.action is not Action.CONTINUE:
+                return refusal
         steps += [await session.rcpt([rcpt.encode()], known) for rcpt in rcpts]
         steps.append(await session.data(known))
         for refusal in steps:

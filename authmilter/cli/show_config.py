@@ -34,6 +34,11 @@ def render(loaded: ini.Loaded) -> Iterator[str]:
         yield from _section(loaded, name, getattr(config, name))
         if name == "policy":
             yield from _scores(loaded)
+    for recipient, scores in config.recipient_scores.items():
+        yield f"[scores {recipient}]"
+        for symbol, weight in scores.items():
+            yield _line(symbol, _weight(weight), str(loaded.origins.get((f"scores {recipient}", symbol), "default")))
+        yield ""
     for kind, named in ini.NAMED_SECTIONS.items():
         for title, values in getattr(config, named.field).items():
             # What is not given in [policy NAME] is inherited, and printing it would end that.

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import os
+import random
 import resource
 import signal
 import socket
@@ -18,14 +19,17 @@ from authmilter.check import all_checks
 from authmilter.config import ini
 from authmilter.config.schema import Config, Milter
 from authmilter.dns_client import system_nameservers
-from authmilter.errors import AuthMilterError
+from authmilter.errors import AuthMilterError, StoreError
 from authmilter.files import Files, load_files
+from authmilter.interfaces import Space
 from authmilter.log import configure
 from authmilter.metrics import Layout, Metrics, Shared
 from authmilter.milter.engine import TOO_BUSY, Bounds
 from authmilter.milter.native import NativeEngine
 from authmilter.resolver import StubResolver
+from authmilter.server.state import sqlite_path
 from authmilter.session import Rulebook, Session, build
+from authmilter.store import open_store
 
 if TYPE_CHECKING:
     from authmilter.milter.libmilter import LibmilterEngine
@@ -35,6 +39,9 @@ log = logging.getLogger("authmilter.worker")
 FRAME = struct.Struct("!II")  # number of a reload and length of the configuration text that follows it
 HEARTBEAT = 1.0
 WARN_EVERY = 60.0
+PURGE_EVERY = 3600.0
+PURGED = Space("purged")
+LAST_RECORDS = 5.0  # for what is still to be remembered, after the last connection
 
 
 class Worker:
@@ -60,11 +67,19 @@ class Worker:
 
     async def run(self, sockets: Sequence[socket.socket], control: socket.socket) -> None:
         """The whole life of the worker."""
+        config = self.config
+        self.store = open_store(
+            config.store,
+            sqlite_path(config.store.url),
+            password=self.files.store_password,
+            on_error=self.metrics.store_error,
+        )
         self._build(self._resolver())
         self.engine = engine = self._engine()
         await engine.serve(sockets)
         self.metrics.set("accepting", 1.0)
         heart = asyncio.create_task(self._beat())
+        purge = asyncio.create_task(self._purge())
         try:
             await self._obey(control)
         finally:
@@ -74,6 +89,9 @@ class Worker:
             if cut:
                 log.warning("drain: %d connections were still open after drain_timeout", cut)
             heart.cancel()
+            purge.cancel()
+            await self.rules.pipeline.finish_records(LAST_RECORDS)
+            await self.store.close()
             self.metrics.set("authmilter_connections_active", 0.0)
 
     def session(self) -> Session:
@@ -114,7 +132,7 @@ class Worker:
 
     def _build(self, dns: StubResolver) -> None:
         self.dns = dns
-        self.rules = build(self.config, all_checks(), self.files, dns, self.metrics)
+        self.rules = build(self.config, all_checks(), self.files, dns, self.metrics, store=self.store)
 
     async def _beat(self) -> None:
         """Tell the supervisor that the loop turns."""
@@ -122,6 +140,16 @@ class Worker:
         while True:
             self.metrics.set("heartbeat", loop.time())
             await asyncio.sleep(HEARTBEAT)
+
+    async def _purge(self) -> None:
+        """Once an hour one of all workers, on whatever machine, has the store drop what has expired."""
+        while True:
+            await asyncio.sleep(PURGE_EVERY * random.uniform(0.9, 1.1))
+            try:
+                if await self.store.add(PURGED, "", b"", ttl=PURGE_EVERY) is None:
+                    log.info("store: %d entries had expired", await self.store.purge())
+            except StoreError as error:
+                log.debug("store: not purged: %s", error)  # the store itself says what is wrong
 
     async def _obey(self, control: socket.socket) -> None:
         """Reload at every configuration that arrives; return at end of file."""

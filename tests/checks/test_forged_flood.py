@@ -2,18 +2,16 @@
 
 import pytest
 
-from authmilter.check import Tools
 from authmilter.checks.forged_flood import MOST, forged_flood
-from authmilter.config.schema import Config
 from authmilter.model import HeaderField, Message, Transaction
-from tests.fakes import FakeDNS
+from tests.checks.tools import tools
 
 
 def flood(watched: int, others: int) -> list[str]:
     names = [(b"Authentication-Results", b"x-spam-flag", b"X-Spam-Score")[i % 3] for i in range(watched)]
     names += [b"Received"] * others
     tx = Transaction(message=Message(tuple(HeaderField(name, b" x") for name in names)))
-    return [finding.detail for finding in forged_flood(tx, Tools(FakeDNS(), 0.0, Config()))]
+    return [finding.detail for finding in forged_flood(tx, tools())]
 
 
 @pytest.mark.parametrize(
