@@ -144,7 +144,11 @@ class Check:
 
     def enabled(self, config: Config) -> bool:
         """Does it run under that configuration?"""
-        return self.wanted(config) and bool(getattr(config.checks.get(self.name), "enabled", True))
+        return self.wanted(config) and bool(getattr(self.settings(config), "enabled", True))
+
+    def settings(self, config: Config) -> Any:
+        """Its options under that configuration, None if it has none."""
+        return None if self.options is None else config.of(self.options)
 
 
 _registry: dict[str, Check] = {}

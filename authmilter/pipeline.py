@@ -51,6 +51,7 @@ class Pipeline:
             }
             for direction in Direction
         }
+        self._settings = {check.name: check.settings(config) for check in checks}
         self._records = {when: _records(checks, when) for when in When}
         self._recording: set[asyncio.Task[None]] = set()
 
@@ -164,7 +165,7 @@ class Pipeline:
         return found, waiting
 
     def _tools(self, check: Check, dns: Resolver, now: float) -> Tools:
-        return Tools(dns, now, self.config, self.config.checks.get(check.name), *self.services)
+        return Tools(dns, now, self.config, self._settings[check.name], *self.services)
 
     def _compute(self, check: Check, tx: Transaction, tools: Tools) -> list[Finding]:
         started = time.perf_counter()

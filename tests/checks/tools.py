@@ -51,7 +51,7 @@ def tools(
         dns or FakeDNS(),
         now,
         config,
-        config.checks.get(check),
+        next((one.settings(config) for one in all_checks() if one.name == check), None),
         store or MemoryStore(max_entries=10_000, hash_personal=False, clock=lambda: now),
         lists or FakeLists(),
         Alarms() if alarm is None else alarm,
