@@ -23,6 +23,8 @@ from tests.fakes import FakeDNS
 
 ZONE = {
     "example.org TXT": ["v=spf1 ip4:192.0.2.0/24 -all"],
+    "example.org MX": ["10 mail.example.org"],
+    "other.example MX": ["10 mail.example.org"],
     "_dmarc.example.org TXT": ["v=DMARC1; p=reject"],
     "7.2.0.192.in-addr.arpa PTR": ["mail.example.org"],
     "mail.example.org A": ["192.0.2.7"],

@@ -40,7 +40,7 @@ def tracebacks(caplog: pytest.LogCaptureFixture) -> int:
 
 @pytest.mark.parametrize("method", ["iprev", "spf_helo", "spf", "dmarc"])
 async def test_a_method_that_raises_is_a_temperror(caplog: pytest.LogCaptureFixture, method: str) -> None:
-    rig = Rig(dns=BrokenDNS(ZONE))
+    rig = Rig(dns=BrokenDNS(ZONE), checks=())
     verdict = await rig.play(BAD)
     assert verdict.action is Action.ACCEPT
     assert results(rig.outcomes[0])[method] == "temperror"

@@ -76,10 +76,10 @@ ATTACKS = [
         mail=from_victim,
         config=STRICT,
         sender=f"<any@mailfrom.notexist.{VICTIM}>",
-        results={"spf": "none", "dmarc": "fail"},
+        results={"spf": "none"},
         action=Action.REJECT,
-        because="dmarc_fail_reject",
-        reply="550 5.7.1 Email rejected per DMARC policy for legit.example",
+        because="sender_domain_nonexistent",
+        reply="550 5.1.8 Sender domain mailfrom.notexist.legit.example does not exist",
     ),
     attack(
         "A2 empty or odd MAIL FROM",

@@ -29,9 +29,12 @@ class FakeLists:
     def __init__(self, listings: dict[str, Sequence[Listing]] | None = None) -> None:
         self.listings = listings or {}
 
-    async def look_up(self, address: IPv4Address | IPv6Address, dns: Resolver) -> list[Listing]:  # noqa: ARG002
+    async def look_up(self, kind: str, address: IPv4Address | IPv6Address) -> list[Listing]:
         """What the table says."""
-        return list(self.listings.get(str(address), []))
+        return [one for one in self.listings.get(str(address), []) if one.symbol.startswith(f"{kind}_")]
+
+    async def watch(self) -> None:
+        """There is nothing to look after."""
 
 
 def tools(
@@ -52,7 +55,7 @@ def tools(
         now,
         config,
         next((one.settings(config) for one in all_checks() if one.name == check), None),
-        store or MemoryStore(max_entries=10_000, hash_personal=False, clock=lambda: now),
+        MemoryStore(clock=lambda: now) if store is None else store,
         lists or FakeLists(),
         Alarms() if alarm is None else alarm,
     )

@@ -1,0 +1,97 @@
+"""The reverse-path itself: its form, and whether it claims to be one of ours."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from ipaddress import ip_address
+
+from authmilter.check import Tools, Words, check
+from authmilter.evidence import Finding, Result
+from authmilter.forwarding import is_excused, with_override
+from authmilter.model import Mailbox, Stage, Transaction
+from authmilter.verdict import Action
+
+LONGEST = 256  # octets of a path, its angle brackets included (RFC 5321 section 4.5.3.1.3)
+_SHOWN = 80
+
+
+@check(
+    Stage.MAIL,
+    scores={"sender_malformed": 1.0},
+    strict={"sender_malformed": Action.REJECT},
+    replies={
+        "sender_malformed": Words(
+            "1.7", lambda _, detail: f"Sender address is malformed (RFC 5321 section 4.1.2): {detail}", permanent=501
+        )
+    },
+)
+def sender_malformed(tx: Transaction, tools: Tools) -> Iterator[Finding]:  # noqa: ARG001
+    """MAIL FROM is no address: it has no local-part, no domain that can be one, stray characters, or over 256 octets."""
+    path = tx.envelope.reverse_path
+    if path is not None and not _is_well_formed(path):
+        yield Finding("sender_malformed", bytes(path)[:_SHOWN].decode("utf-8", "backslashreplace"))
+
+
+def _is_well_formed(path: Mailbox) -> bool:
+    # A local-part over the 64 octets of section 4.5.3.1.1 is let pass: those with the recipient in them (VERP, SRS) have
+    # more, and section 4.5.3.1 asks for no limit where that is possible.
+    local_part, raw_domain, domain = path
+    if not local_part or len(local_part) + len(raw_domain) + 3 > LONGEST:
+        return False
+    return bool(domain) or _is_literal(raw_domain)
+
+
+def _is_literal(raw: bytes) -> bool:
+    """Is it an address literal (RFC 5321 section 4.1.3)?"""
+    if not (raw.startswith(b"[") and raw.endswith(b"]")):
+        return False
+    address = raw[1:-1].decode("ascii", "replace")
+    version = 6 if address[:5].lower() == "ipv6:" else 4
+    try:
+        return ip_address(address[5:] if version == 6 else address).version == version
+    except ValueError:
+        return False
+
+
+@check(
+    Stage.RCPT,
+    scores={"sender_is_local": 1.0},
+    wanted=lambda config: bool(config.identity.local_domains),
+    replies={
+        "sender_is_local": Words(
+            "7.1",
+            lambda _, domain: f"Mail from {domain} is not accepted from this client, please authenticate to send it",
+        )
+    },
+)
+def sender_is_local(tx: Transaction, tools: Tools) -> Iterator[Finding]:
+    """MAIL FROM is of [identity] local_domains, and the client neither authenticated nor passes SPF.
+
+    So does every forwarder that keeps the envelope: [forwarders] excuses those that it names, if SPF fails.
+    """
+    path = tx.envelope.reverse_path
+    if path is None or not _is_within(path.domain, tools.config.identity.local_domains):
+        return
+    spf = with_override(tx, tools.config).results_of("spf")
+    if not any(result.result is Result.PASS or is_excused(result) for result in spf):
+        yield Finding("sender_is_local", path.domain)
+
+
+def _is_within(domain: str, entries: tuple[str, ...]) -> bool:
+    """As `forwarding.within` for any of the entries, at a cost that does not grow with their number by much."""
+    names, parents = _sorted_out(entries)
+    if domain in names:
+        return True
+    at = domain.find(".") if parents else -1
+    while at >= 0:
+        if domain[at:] in parents:
+            return True
+        at = domain.find(".", at + 1)
+    return False
+
+
+@lru_cache(maxsize=8)
+def _sorted_out(entries: tuple[str, ...]) -> tuple[frozenset[str], frozenset[str]]:
+    return (
+        frozenset(entry.removeprefix(".") for entry in entries),
+        frozenset(entry for entry in entries if entry.startswith(".")),
+    )
