@@ -1,12 +1,14 @@
 """What a configuration names and only its owner may read: keys and maps, read once, before root is given up."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from authmilter.auth.arc_sealing import Sealer
 from authmilter.auth.keys import load_private_key
 from authmilter.auth.signing import Signer, SigningKey
 from authmilter.config.schema import Config, Sign
 from authmilter.errors import ConfigError
+from authmilter.lists import load_keys
 from authmilter.store import load_password
 from authmilter.submission import SenderMap
 from authmilter.submission import load as load_senders
@@ -20,11 +22,18 @@ class Files:
     senders: SenderMap
     sealer: Sealer | None = None
     store_password: str = ""
+    list_keys: Mapping[str, str] = field(default_factory=dict)  # of DNS lists, by title of section
 
 
 def load_files(config: Config) -> Files:
     """Read them; raises ConfigError with every problem of the first kind of file that has any."""
-    return Files(Signer.load(config.sign), load_senders(config), _load_sealer(config), _load_store_password(config))
+    return Files(
+        Signer.load(config.sign),
+        load_senders(config),
+        _load_sealer(config),
+        _load_store_password(config),
+        load_keys(config),
+    )
 
 
 def _load_store_password(config: Config) -> str:

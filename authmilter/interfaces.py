@@ -53,11 +53,13 @@ class Space(NamedTuple):
     """A kind of state: the same key in two spaces is two entries.
 
     `name`: up to 16 lower-case letters, digits and ``_``, which it does not begin with.  `personal`: the keys name people or their machines; where
-    the site asks for it, they are kept only as a hash under the secret of the site.
+    the site asks for it, they are kept only as a hash under the secret of the site.  `help`: what an entry says, in a line
+    for the operator who lists them.
     """
 
     name: str
     personal: bool = False
+    help: str = ""
 
 
 class Entry(NamedTuple):
@@ -167,19 +169,27 @@ class Listing(NamedTuple):
     """An entry of a DNS blocklist or welcomelist.
 
     `symbol` is ``dnsbl_NAME`` or ``dnswl_NAME``, with the answer behind it where that weighs on its own; `zone` is the
-    list without its key, `answer` the address that it answered with.
+    list without its key, `answer` the address that it answered with, `url` where one can read more, "" if nowhere.
     """
 
     symbol: str
     zone: str
     answer: str
+    url: str = ""
 
 
 class Lists(Protocol):
     """The DNS blocklists and welcomelists of the configuration."""
 
-    async def look_up(self, address: IPv4Address | IPv6Address, dns: Resolver) -> list[Listing]:
-        """Where the address is listed; all lists are asked at once.  A list that fails has no say; never raises."""
+    async def look_up(self, kind: str, address: IPv4Address | IPv6Address) -> list[Listing]:
+        """Where the address is listed; `kind` is ``dnsbl`` or ``dnswl``.
+
+        All lists of the kind are asked at once.  A list that fails has no say; never raises.
+        """
+        ...
+
+    async def watch(self) -> None:
+        """Look after the lists, until cancelled."""
         ...
 
 
@@ -220,6 +230,15 @@ class Observer(Protocol):
 
     def recipient_refused(self, code: int) -> None:
         """RCPT was answered with that code."""
+        ...
+
+    def dnslist_asked(self, name: str, outcome: str) -> None:
+        """A DNS list was asked; `name` is ``dnsbl_NAME`` or ``dnswl_NAME``, `outcome` one of
+        ``listed clear error temperror off``."""
+        ...
+
+    def dnslist_off(self, name: str, off: bool) -> None:
+        """A DNS list was switched off, or on again."""
         ...
 
     def verdict(self, direction: str, action: str, stage: Stage, score: float | None) -> None:

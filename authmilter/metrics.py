@@ -4,11 +4,13 @@ Every worker owns a slot of float64 cells and is its only writer; the exporter a
 at start; counting is then one addition (0.06 us, where prometheus_client's files cost 2 to 5), a worker that dies
 leaves its counts behind, and the one that follows goes on with them.
 
-The layout is computed before the first fork and never changes: symbols and checks are those of the code.
+The layout is computed before the first fork and never changes: symbols and checks are those of the code and of the
+configuration at start.  What a reload adds is counted as ``other``.
 """
 
 import mmap
 import sys
+import time
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 import authmilter
 from authmilter.check import METHODS, Check, known_symbols
+from authmilter.config.schema import ALARM_EVENTS, Config
 from authmilter.evidence import Result
 from authmilter.model import Stage
 from authmilter.store import OPERATIONS
@@ -37,6 +40,7 @@ _STAGES = tuple(s.label for s in Stage if s not in (Stage.HEADER, Stage.BODY))
 _RDTYPES = ("A", "AAAA", "MX", "PTR", "TXT")
 _ALGORITHMS = ("rsa-sha256", "ed25519-sha256")
 _OTHER = "other"  # a label value that was not foreseen
+_LIST_OFF = "authmilter_dnslist_off"
 
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
 
@@ -65,7 +69,7 @@ def _product(*columns: Iterable[str]) -> tuple[tuple[str, ...], ...]:
     return tuple(rows)
 
 
-def families(symbols: Collection[str], checks: Collection[str]) -> tuple[Family, ...]:
+def families(symbols: Collection[str], checks: Collection[str], lists: Collection[str]) -> tuple[Family, ...]:
     """Every family of the contract, with all label values that can occur."""
     timed = sorted({*METHODS, *checks})
     failing = [*timed, "session", "signing", "sealing"]
@@ -145,11 +149,32 @@ def families(symbols: Collection[str], checks: Collection[str]) -> tuple[Family,
             (("hit",), ("miss",)),
         ),
         Family(
+            "authmilter_dnslist_queries_total",
+            COUNTER,
+            "Clients looked up in DNS lists, and test entries that were not as they must be.",
+            ("list", "outcome"),
+            _product((*sorted(lists), _OTHER), ("listed", "clear", "error", "temperror", "off")),
+        ),
+        Family(
+            _LIST_OFF,
+            GAUGE,
+            "Workers for which a DNS list is switched off.",
+            ("list",),
+            tuple((name,) for name in (*sorted(lists), _OTHER)),
+        ),
+        Family(
             "authmilter_store_errors_total",
             COUNTER,
             "Operations of the state store that failed.",
             ("operation",),
             tuple((o,) for o in OPERATIONS),
+        ),
+        Family(
+            "authmilter_alarms_total",
+            COUNTER,
+            "Alarms: told to all whom [alarm] names, not to all of them, or one too many.",
+            ("event", "outcome"),
+            _product((*ALARM_EVENTS, _OTHER), ("success", "failure", "dropped")),
         ),
         Family(
             "authmilter_signatures_total",
@@ -171,17 +196,19 @@ def families(symbols: Collection[str], checks: Collection[str]) -> tuple[Family,
         Family("accepting", GAUGE, ""),
         Family("heartbeat", GAUGE, ""),
         Family("generation", GAUGE, ""),
+        Family("started", GAUGE, ""),
+        Family("reloaded", GAUGE, ""),
     )
 
 
-_HIDDEN = ("accepting", "heartbeat", "generation")
+_HIDDEN = ("accepting", "heartbeat", "generation", "started", "reloaded")
 
 
 class Layout:
     """Where each cell is."""
 
-    def __init__(self, symbols: Collection[str], checks: Collection[str]) -> None:
-        self.families = {family.name: family for family in families(symbols, checks)}
+    def __init__(self, symbols: Collection[str], checks: Collection[str], lists: Collection[str] = ()) -> None:
+        self.families = {family.name: family for family in families(symbols, checks, lists)}
         self.cells: dict[tuple[str, tuple[str, ...]], int] = {}
         self.size = 0
         for family in self.families.values():
@@ -231,6 +258,10 @@ class Metrics:
         self._results = layout.rows("authmilter_auth_results_total")
         self._dns_seconds = layout.cells["authmilter_dns_seconds", ()]
         self._score = layout.cells["authmilter_message_score", ()]
+        self._list_off = layout.column(_LIST_OFF)
+        self._lists_off: set[str] = set()
+        for cell in self._list_off.values():
+            self._cells[cell] = 0.0  # whoever had the slot before may have died with a list switched off
         by_stage = layout.column("authmilter_stage_seconds")
         self._stage_seconds = [by_stage.get(stage.label) for stage in Stage]  # HEADER and BODY have none
 
@@ -291,6 +322,17 @@ class Metrics:
         """RCPT was answered with that code."""
         self._add("authmilter_recipients_refused_total", f"{code // 100}xx")
 
+    def dnslist_asked(self, name: str, outcome: str) -> None:
+        """A DNS list was asked."""
+        self._add("authmilter_dnslist_queries_total", name, outcome)
+
+    def dnslist_off(self, name: str, off: bool) -> None:
+        """A DNS list was switched off, or on again."""
+        (self._lists_off.add if off else self._lists_off.discard)(name)
+        other = self._list_off[_OTHER]
+        cell = self._list_off.get(name, other)
+        self._cells[cell] = float(sum(self._list_off.get(one, other) == cell for one in self._lists_off))
+
     def verdict(self, direction: str, action: str, stage: Stage, score: float | None) -> None:
         """A transaction got its final verdict."""
         self._add("authmilter_messages_total", direction, action, stage.label)
@@ -323,10 +365,19 @@ class Metrics:
         if cell is not None:
             self._cells[cell] += 1.0
 
+    def alarm(self, event: str, outcome: str) -> None:
+        """An alarm was told, or not."""
+        self._add("authmilter_alarms_total", event, outcome)
+
+    def store_error(self, operation: str) -> None:
+        """An operation of the state store failed."""
+        self._add("authmilter_store_errors_total", operation)
+
     def reloaded(self, success: bool) -> None:
         """The configuration was reloaded, or the new one refused."""
         self._add("authmilter_config_reloads_total", "success" if success else "failure")
         self.set("authmilter_config_last_reload_successful", 1.0 if success else 0.0)
+        self.set("reloaded", time.monotonic())
 
     def worker_restarted(self) -> None:
         """A worker died and is replaced."""
@@ -355,6 +406,12 @@ class NullObserver:
         """Nothing is kept."""
 
     def recipient_refused(self, code: int) -> None:
+        """Nothing is kept."""
+
+    def dnslist_asked(self, name: str, outcome: str) -> None:
+        """Nothing is kept."""
+
+    def dnslist_off(self, name: str, off: bool) -> None:
         """Nothing is kept."""
 
     def verdict(self, direction: str, action: str, stage: Stage, score: float | None) -> None:
@@ -427,6 +484,9 @@ def registry(shared: Shared, layout: Layout) -> CollectorRegistry:
     return result
 
 
-def layout_for(checks: Sequence[Check]) -> Layout:
-    """The layout for these checks and all known symbols."""
-    return Layout(known_symbols(), [c.name for c in checks])
+def layout_for(checks: Sequence[Check], config: Config | None = None) -> Layout:
+    """The layout for these checks, all known symbols, and the lists and symbols of that configuration."""
+    config = config or Config()
+    symbols = {*known_symbols(), *(symbol for check in checks for symbol in check.symbols(config))}
+    lists = [*(f"dnsbl_{name}" for name in config.dnsbl), *(f"dnswl_{name}" for name in config.dnswl)]
+    return Layout(symbols, [c.name for c in checks], lists)

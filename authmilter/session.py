@@ -28,6 +28,7 @@ from authmilter.evidence import AuthResult, Finding, Result
 from authmilter.files import Files
 from authmilter.forwarding import OVERRIDE, with_override, within
 from authmilter.interfaces import Alarm, Dns, Observer, Resolver, Store
+from authmilter.lists import Lists
 from authmilter.log import message_line
 from authmilter.model import (
     BodyHashKey,
@@ -88,18 +89,15 @@ def build(
 ) -> Rulebook:
     """Put the rulebook of a configuration together; without a store of the caller's, state is in memory."""
     checks = tuple(check for check in checks if check.enabled(config))
-    services = Services(store or MemoryStore(), NoLists(), alarm or _no_alarm)
+    alarm = _no_alarm if alarm is None else alarm
+    lists = Lists(config, files.list_keys, dns, observer, alarm)
+    services = Services(MemoryStore() if store is None else store, lists, alarm)
     pipeline = Pipeline(config, checks, observer, clock, services)
     policy = Policy(config, checks)
     answering = frozenset(s for s in Stage if s is Stage.EOM or any(policy.acts_at(s, d) for d in Direction))
     busy = frozenset(s for s in Stage if s in answering or any(pipeline.has_checks(s, d) for d in Direction))
     client = reader(config.networks)
     return Rulebook(config, policy, pipeline, files, dns, observer, clock, busy, answering, client)
-
-
-class NoLists:
-    async def look_up(self, address: Any, dns: Resolver) -> list[Any]:
-        return []
 
 
 def _no_alarm(event: str, subject: str, text: str) -> None:

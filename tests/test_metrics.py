@@ -12,6 +12,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from authmilter.check import METHODS, all_checks, known_symbols
+from authmilter.config import ini
 from authmilter.evidence import Result
 from authmilter.metrics import Layout, Metrics, Shared, layout_for, registry
 from authmilter.model import Stage
@@ -97,12 +98,55 @@ def test_every_family_of_the_contract_is_there(layout: Layout) -> None:
         "authmilter_dns_queries_total": "counter",
         "authmilter_dns_seconds": "histogram",
         "authmilter_dns_cache_total": "counter",
+        "authmilter_dnslist_queries_total": "counter",
+        "authmilter_dnslist_off": "gauge",
         "authmilter_store_errors_total": "counter",
+        "authmilter_alarms_total": "counter",
         "authmilter_signatures_total": "counter",
         "authmilter_config_reloads_total": "counter",
         "authmilter_config_last_reload_successful": "gauge",
         "authmilter_worker_restarts_total": "counter",
     }
+
+
+LISTS = "[dnsbl zen]\nzone = zen.example\nanswers = 127.0.0.2 = 1\n[dnswl zen]\nzone = good.example"
+
+
+def test_lists_and_symbols_of_the_configuration_have_cells_of_their_own() -> None:
+    layout = layout_for(all_checks(), ini.load(None, LISTS))
+    shared = Shared(1, layout)
+    metrics = Metrics(shared, 0, layout)
+    for name in ("dnsbl_zen", "dnswl_zen", "dnsbl_new"):
+        metrics.dnslist_asked(name, "listed")
+        metrics.finding(name)
+    metrics.finding("dnsbl_zen_2")
+    found = scrape(shared, layout)
+    for name in ("dnsbl_zen", "dnswl_zen", "other"):
+        assert found["authmilter_dnslist_queries_total", (("list", name), ("outcome", "listed"))] == 1
+        assert found["authmilter_findings_total", (("symbol", name),)] == 1
+    assert found["authmilter_findings_total", (("symbol", "dnsbl_zen_2"),)] == 1
+
+
+def test_lists_that_are_off_are_counted_by_worker() -> None:
+    layout = layout_for(all_checks(), ini.load(None, LISTS))
+    shared = Shared(3, layout)
+
+    def off() -> dict[str, float]:
+        found = scrape(shared, layout)
+        return {dict(labels)["list"]: n for (name, labels), n in found.items() if name == "authmilter_dnslist_off"}
+
+    one, two = Metrics(shared, 1, layout), Metrics(shared, 2, layout)
+    assert off() == {"dnsbl_zen": 0, "dnswl_zen": 0, "other": 0}
+    one.dnslist_off("dnsbl_zen", True)
+    two.dnslist_off("dnsbl_zen", True)
+    one.dnslist_off("dnsbl_new", True)
+    one.dnslist_off("dnsbl_newer", True)
+    assert off() == {"dnsbl_zen": 2, "dnswl_zen": 0, "other": 2}
+    one.dnslist_off("dnsbl_zen", False)
+    one.dnslist_off("dnsbl_new", False)
+    assert off() == {"dnsbl_zen": 1, "dnswl_zen": 0, "other": 1}
+    Metrics(shared, 2, layout)
+    assert off() == {"dnsbl_zen": 0, "dnswl_zen": 0, "other": 1}, "who comes after a worker that died begins afresh"
 
 
 def test_connections_go_up_and_down(layout: Layout) -> None:

@@ -6,13 +6,15 @@ An option that can't be read has its default here, and thus no part in a contrad
 import grp
 import os
 import pwd
+import shlex
 from ipaddress import ip_address
 from itertools import pairwise
 
 from authmilter.config.endpoint import parse_socket
 from authmilter.config.report import Report
-from authmilter.config.schema import Config, Policy, RecipientPolicy, Sign
+from authmilter.config.schema import Config, DnsList, Dnswl, Policy, RecipientPolicy, Sign, Weight
 from authmilter.errors import ConfigError
+from authmilter.verdict import Action
 
 _THRESHOLDS = ("tag", "quarantine", "reject")
 _RELAYS_CHANGE = frozenset(("return-path", "received", "dkim-signature", "authentication-results", "bcc"))
@@ -37,6 +39,9 @@ def crosscheck(config: Config, report: Report, *, check_files: bool) -> None:
                 "(or, knowing that, insecure = yes)",
             )
     _sealing(config, report, check_files=check_files)
+    _alarm(config, report, check_files=check_files)
+    _lists(config, report, check_files=check_files)
+    _scores(config, report)
     if check_files:
         _store(config, report)
     for pattern, sign in config.sign.items():
@@ -180,6 +185,75 @@ def _store(config: Config, report: Report) -> None:
         report.error("store", "password_file", f"password_file: {error}")
     if store.ca_file and not os.access(store.ca_file, os.R_OK):
         report.error("store", "ca_file", f"ca_file: {store.ca_file}: can't be read")
+
+
+def _alarm(config: Config, report: Report, *, check_files: bool) -> None:
+    alarm = config.alarm
+    if alarm.events and not (alarm.command or alarm.webhook):
+        report.warn("alarm", "events", "events: has no effect without command or webhook")
+    if check_files and alarm.command:
+        program = shlex.split(alarm.command)[0]
+        if not (os.path.isfile(program) and os.access(program, os.X_OK)):
+            report.error("alarm", "command", f"command: {program}: can't be run")
+
+
+def _lists(config: Config, report: Report, *, check_files: bool) -> None:
+    from authmilter import lists
+
+    yielded: dict[str, str] = {}  # symbol -> title of the section
+    for kind, name, section in lists.titles(config):
+        title = f"{kind} {name}"
+        if not section.zone and title not in report.broken:
+            report.error(title, "", "needs a zone to ask in")
+        _list_weights(title, section, report)
+        for symbol in lists.symbols(kind, name, section):
+            if symbol in yielded:
+                report.error(title, "answers", f"{symbol} is a symbol of [{yielded[symbol]}] already")
+            yielded[symbol] = title
+        whole = f"{kind}_{name}"
+        if whole in config.scores and any(item.weight is not None for item in section.answers):
+            report.warn(
+                "scores", whole, f"{whole}: goes for all answers of [{title}], also those with a weight of their own"
+            )
+        if check_files and section.key_file:
+            _absolute(title, "key_file", section.key_file, report)
+            try:
+                lists.load_key(section.key_file)
+            except ValueError as error:
+                report.error(title, "key_file", f"key_file: {error}")
+
+
+def _list_weights(title: str, section: DnsList, report: Report) -> None:
+    seen: set[str] = set()
+    for item in section.answers:
+        if item.text in seen:
+            report.error(title, "answers", f"answers: {item.text} is there twice")
+        seen.add(item.text)
+    weights: list[tuple[str, Weight]] = [("score", section.score)]
+    weights += [("answers", item.weight) for item in section.answers if item.weight is not None]
+    welcomes = isinstance(section, Dnswl)
+    for option, weight in weights:
+        if isinstance(weight, Action):
+            if welcomes is not (weight is Action.ACCEPT):
+                form = "a number or accept" if welcomes else "a number, or an action other than accept"
+                report.error(
+                    title, option, f"{option}: {weight.value} is not for this kind of list, which takes {form}"
+                )
+        elif weight and welcomes is (weight > 0):
+            report.warn(
+                title, option, f"{option}: {weight:g} counts {'against' if welcomes else 'in favour of'} who is listed"
+            )
+
+
+def _scores(config: Config, report: Report) -> None:
+    """Symbols that another configuration would have: their list may have been taken out, or not be there yet."""
+    from authmilter.check import all_checks, known_symbols
+
+    known = {*known_symbols(), *(symbol for check in all_checks() for symbol in check.symbols(config))}
+    for title, scores in (("scores", config.scores), *((f"scores {n}", s) for n, s in config.recipient_scores.items())):
+        for symbol in scores:
+            if symbol not in known:
+                report.warn(title, symbol, f"no check yields {symbol!r}")
 
 
 def _keys(title: str, sign: Sign, report: Report) -> None:

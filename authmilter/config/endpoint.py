@@ -5,10 +5,11 @@ they are what `option(each=...)` asks for.
 """
 
 import re
+import shlex
 import string
 from ipaddress import ip_address
 from typing import NamedTuple
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from authmilter.addresses import to_ascii_domain
 from authmilter.config.option import shown, suggestion
@@ -260,6 +261,39 @@ def selector(text: str) -> str:
     labels = text.split(".")
     if len(text) > 190 or not all(0 < len(label) < 64 and _SELECTOR.issuperset(label) for label in labels):
         raise ValueError(f"{shown(text)} is not a selector: letters, digits and '-', in labels joined by dots")
+    return text
+
+
+def login(text: str) -> str:
+    """A SASL login, lower case: the same one, however its user wrote it."""
+    if len(text) > 320 or not text.isprintable() or any(c.isspace() for c in text):
+        raise ValueError(f"{shown(text)} is not a login: up to 320 printable characters without blanks")
+    return text.lower()
+
+
+def command(text: str) -> str:
+    """Checks a program with its arguments, parted as a shell would."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"{shown(text)} can't be parted into words: {error}") from None
+    if not words or not words[0].startswith("/") or not text.isprintable():
+        raise ValueError(f"{shown(text)} is not a program by its full path, such as /usr/local/bin/alarm --loud")
+    return text
+
+
+def web_url(text: str) -> str:
+    """Checks an http or https URL.  The messages don't show it, since it may hold a secret."""
+    form = "expected https://HOST/PATH or http://HOST:PORT/PATH"
+    try:
+        url = urlsplit(text)
+        usable = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:  # brackets without an address in them, a port beyond 65535
+        raise ValueError(form) from None
+    if not usable or not text.isascii() or not text.isprintable() or " " in text or "#" in text:
+        raise ValueError(form)
+    if "@" in url.netloc:
+        raise ValueError("has a user before its host; only the path can hold a secret")
     return text
 
 

@@ -9,13 +9,23 @@ from dataclasses import dataclass, is_dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple, get_type_hints
 
-from authmilter.config import endpoint, scan
+from authmilter.config import dnslist, endpoint, scan
 from authmilter.config.crosscheck import crosscheck
 from authmilter.config.option import Option, kind_of, options_of, shown, suggestion
 from authmilter.config.report import Report
-from authmilter.config.schema import Allow, Config, DmarcOverride, Forwarders, RecipientPolicy, Sign, Weight
+from authmilter.config.schema import (
+    Allow,
+    Config,
+    DmarcOverride,
+    Dnsbl,
+    Dnswl,
+    Forwarders,
+    LoginLimits,
+    RecipientPolicy,
+    Sign,
+    Weight,
+)
 from authmilter.errors import ConfigError
-from authmilter.verdict import Action
 
 DEFAULT_PATH = "/etc/authmilter/authmilter.ini"
 SECTIONS: Mapping[str, type] = MappingProxyType(
@@ -33,6 +43,7 @@ class Named(NamedTuple):
     declared: type
     field: str
     name: Callable[[str], str]
+    example: str = "example.org"
 
 
 # [KIND NAME]
@@ -43,12 +54,13 @@ NAMED_SECTIONS: Mapping[str, Named] = MappingProxyType(
         "dmarc override": Named(DmarcOverride, "dmarc_overrides", endpoint.domain),
         "forwarders": Named(Forwarders, "recipient_forwarders", endpoint.recipient),
         "allow": Named(Allow, "allow", endpoint.recipient),
+        "dnsbl": Named(Dnsbl, "dnsbl", dnslist.list_name, "example"),
+        "dnswl": Named(Dnswl, "dnswl", dnslist.list_name, "example"),
+        "outbound_limits": Named(LoginLimits, "login_limits", endpoint.login, "news@example.org"),
     }
 )
 
 _LARGEST = 10 * 1024 * 1024
-_HIGHEST_SCORE = 1000.0
-_ACTIONS = frozenset(action.value for action in Action if action is not Action.CONTINUE)
 
 
 class Origin(NamedTuple):
@@ -169,7 +181,7 @@ class _Reader:
                     continue
                 self.report.lines[title, entry.name] = entry.line
                 try:
-                    found[entry.name] = self._weight(entry) if title == "scores" else self._value(title, entry)
+                    found[entry.name] = self._weight(entry) if _is_scores(title) else self._value(title, entry)
                 except ValueError as error:
                     self.report.error(title, entry.name, str(error))
         return values
@@ -187,12 +199,17 @@ class _Reader:
                 return f"{kind} {NAMED_SECTIONS[kind].name(name)}"
             except ValueError as problem:
                 error = str(problem)
+        elif kind == "scores" and name:
+            try:
+                return f"{kind} {endpoint.recipient(name)}"
+            except ValueError as problem:
+                error = str(problem)
         elif kind == "scores" or kind in self.known:
             if not name:
                 return kind
             error = f"[{kind}] takes no name"
         elif kind in NAMED_SECTIONS:
-            error = f"needs a name, as in [{kind} example.org]"
+            error = f"needs a name, as in [{kind} {NAMED_SECTIONS[kind].example}]"
         else:
             error = f"unknown section {shown(section.title)}{suggestion(kind, self._kinds())}"
         self.report.error(section.title, "", error, section.line)
@@ -220,34 +237,30 @@ class _Reader:
         raise ValueError(f"unknown option {shown(name)}{hint}")
 
     def _weight(self, entry: scan.Entry) -> Weight:
-        from authmilter.check import known_symbols
+        from authmilter.check import is_dynamic, known_symbols
 
         symbols = known_symbols()
-        if entry.name not in symbols:
-            if not entry.name.startswith("dnsbl_"):
-                raise ValueError(f"unknown symbol {shown(entry.name)}{suggestion(entry.name, symbols)}")
-            # Symbols of blocklists are named after what the administrator subscribes to, elsewhere.
-            self.report.warn("scores", entry.name, f"no check yields {shown(entry.name)}")
-        word = entry.text.lower()
-        if word in _ACTIONS:
-            return Action(word)
+        if entry.name not in symbols and not is_dynamic(entry.name):
+            raise ValueError(f"unknown symbol {shown(entry.name)}{suggestion(entry.name, symbols)}")
         try:
-            weight: float = kind_of(float).read(entry.text)
-        except ValueError:
-            words = ", ".join(sorted(_ACTIONS))
-            raise ValueError(
-                f"{entry.name}: {shown(entry.text)} is neither a number nor one of: {words}{suggestion(word, _ACTIONS)}"
-            ) from None
-        if abs(weight) > _HIGHEST_SCORE:
-            raise ValueError(f"{entry.name}: {shown(entry.text)} is beyond {_HIGHEST_SCORE:g}")
+            weight: Weight = kind_of(Weight).read(entry.text)
+        except ValueError as error:
+            raise ValueError(f"{entry.name}: {error}") from None
         return weight
+
+
+def _is_scores(title: str) -> bool:
+    return title.partition(" ")[0] == "scores"
 
 
 def _build(values: Mapping[str, Mapping[str, Any]]) -> Config:
     named: dict[str, dict[str, Any]] = {found.field: {} for found in NAMED_SECTIONS.values()}
+    recipient_scores: dict[str, Mapping[str, Weight]] = {}
     for title, options in values.items():
         kind, _, name = title.rpartition(" ")
-        if kind == "policy":
+        if kind == "scores":
+            recipient_scores[name] = MappingProxyType(dict(options))
+        elif kind == "policy":
             named["recipient_policies"][name] = RecipientPolicy(**options, given=frozenset(options))
         elif kind:
             named[NAMED_SECTIONS[kind].field][name] = NAMED_SECTIONS[kind].declared(**options)
@@ -256,6 +269,7 @@ def _build(values: Mapping[str, Mapping[str, Any]]) -> Config:
     return Config(
         **fields,
         scores=MappingProxyType(values.get("scores", {})),
+        recipient_scores=MappingProxyType(recipient_scores),
         checks=MappingProxyType(
             {name: declared(**values.get(name, {})) for name, declared in check_sections().items()}
         ),

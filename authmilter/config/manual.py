@@ -13,14 +13,15 @@ from authmilter.check import DERIVED, all_checks
 from authmilter.config.ini import DEFAULT_PATH, NAMED_SECTIONS, SECTIONS, check_sections
 from authmilter.config.option import Option, options_of
 from authmilter.config.schema import Config
+from authmilter.verdict import Action
 
 _DATE = "November 22, 2026"  # of the newest change to this file's own text; the options need no date
 _WIDTH = 110
 
 _SCORES = """What each symbol weighs at the end of the message: a number, or an action: accept, reject, tempfail, quarantine,
 discard or tag.  Symbols are METHOD_RESULT for METHOD of iprev, spf_helo, spf, dkim, arc, dmarc and RESULT of pass, fail,
-softfail, neutral, none, policy, temperror, permerror, and those that are listed here.  What is not set has the weight of
-the preset, or else that of its check."""
+softfail, neutral, none, policy, temperror, permerror, those of the sections [dnsbl NAME] and [dnswl NAME], and those that are
+listed here.  What is not set has the weight of the preset, or else that of its check."""
 
 _FORMAT = """Sections and options, one per line.  A line that begins with # or ; is a comment, and so is what follows a ; behind
 a blank.  An indented line continues the value above it.  The file is UTF-8.  Names of sections and options may be written
@@ -34,6 +35,7 @@ _KINDS = (
     ("size", "A number of octets; K, M, G and T stand for powers of 1024."),
     ("yes | no", "Also true and false, on and off, 1 and 0."),
     ("list", "Items parted by commas or lines."),
+    ("weighted list", "The same; an item may have = and a number or action behind it."),
     ("networks", "A list of networks such as 192.0.2.0/24 or 2001:db8::/32; an address alone is a network of one."),
     ("score", "A number, or nothing for off."),
     ("path", "The name of a file, best from the root on."),
@@ -71,10 +73,12 @@ def _chapters() -> Iterator[_Chapter]:
     """Every section, in the order of the schema."""
     for name in get_type_hints(Config):
         kind = next((kind for kind, named in NAMED_SECTIONS.items() if named.field == name), "")
+        if name == "recipient_scores":
+            continue  # the section [policy NAME] tells of it
         if name in SECTIONS:
             yield _chapter(name, SECTIONS[name])
         elif kind:
-            yield _chapter(f"{kind} example.org", NAMED_SECTIONS[kind].declared)
+            yield _chapter(f"{kind} {NAMED_SECTIONS[kind].example}", NAMED_SECTIONS[kind].declared)
         elif name == "scores":
             yield _Chapter("scores", _SCORES, {})
         elif name == "checks":
@@ -90,8 +94,13 @@ def _symbols() -> Iterator[tuple[str, str]]:
     """Symbol -> what it means, of checks and of several results together."""
     for check in all_checks():
         for symbol, weight in check.scores.items():
-            yield symbol, f"{check.help}  Weight: {weight:g}."
+            strict = f", with the preset strict {_weight(check.strict[symbol])}" if symbol in check.strict else ""
+            yield symbol, f"{check.help}  Default: {_weight(weight)}{strict}."
     yield from DERIVED.items()
+
+
+def _weight(weight: float | Action) -> str:
+    return weight.value if isinstance(weight, Action) else f"{weight:g}"
 
 
 def render_sample() -> str:
@@ -103,7 +112,7 @@ def render_sample() -> str:
             lines += [f";{example}" for example in _SAMPLE_SCORES]
         for name, option in options.items():
             lines += _remark(option.help)
-            lines += [f";{line}" for line in _assignment(name, option.write(option.default))]
+            lines += [f";{line}" for line in _assignment(name, option.example or option.write(option.default))]
     return "\n".join(lines) + "\n"
 
 

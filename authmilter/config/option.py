@@ -1,21 +1,24 @@
 """Options: how one is declared, and how each kind of value is read and written.
 
 An option is a dataclass field made by `option()`; the field's annotation decides how its text is read:
-``bool int float str Seconds Size FilePath Mode Workers Threshold Names Networks``, a Literal of words, or
-``bool | None``.  What is written reads back as the same value.
+``bool int float str Seconds Size FilePath Mode Workers Threshold Weight Names WeightedNames Networks Limits``, a
+Literal of words, or ``bool | None``.  What is written reads back as the same value.
 """
 
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from decimal import Decimal
 from fractions import Fraction
 from functools import cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from itertools import pairwise
 from math import isfinite
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, NewType, TypeVar, get_args, get_origin, get_type_hints
+
+from authmilter.verdict import Action
 
 T = TypeVar("T")
 
@@ -27,6 +30,28 @@ Workers = NewType("Workers", int)  # a number of processes; `auto` reads as 0
 Threshold = float | None  # a score; empty is None: off
 Names = tuple[str, ...]  # by comma or line
 Networks = tuple[IPv4Network | IPv6Network, ...]  # by comma or line
+Weight = float | Action  # what a symbol is worth: a number, or the word of an action
+
+
+class Weighted(NamedTuple):
+    """An item of `WeightedNames`: ``TEXT`` or ``TEXT = WEIGHT``; the weight is None where none is written."""
+
+    text: str
+    weight: Weight | None = None
+
+
+WeightedNames = tuple[Weighted, ...]  # by comma or line
+
+
+@dataclass(frozen=True)
+class Limit:
+    """At most `count` of something in `period` seconds."""
+
+    count: int
+    period: float
+
+
+Limits = tuple[Limit, ...]  # by comma or line, written 60/1m
 
 
 def option(
@@ -37,16 +62,25 @@ def option(
     at_most: float | None = None,
     reload: bool = True,
     each: Callable[[str], str] | None = None,
+    example: str = "",
 ) -> Any:
     """Declare an option.
 
     `help` is a sentence or two for sample and manual, `at_least` and `at_most` are bounds, and `reload` says whether
-    SIGHUP is enough for a change.  `each` takes the text of a str, or of every item of Names, and returns its normal
-    form; it raises ValueError with a message that completes "VALUE ...".
+    SIGHUP is enough for a change.  `each` takes the text of a str, or of every item of Names and WeightedNames, and
+    returns its normal form; it raises ValueError with a message that completes "VALUE ...".  `example` is the text that
+    the sample shows for an option that must be set.
     """
     return field(
         default=default,
-        metadata={"help": help, "at_least": at_least, "at_most": at_most, "reload": reload, "each": each},
+        metadata={
+            "help": help,
+            "at_least": at_least,
+            "at_most": at_most,
+            "reload": reload,
+            "each": each,
+            "example": example,
+        },
     )
 
 
@@ -69,12 +103,13 @@ class Option(NamedTuple):
     at_most: float | None
     reload: bool
     each: Callable[[str], str] | None
+    example: str
 
     def read(self, text: str) -> Any:
         """The value of `text`, within the bounds; raises ValueError with a message for people."""
         value = self.kind.read(text)
         if self.each is not None and value:
-            value = self.each(value) if isinstance(value, str) else _all(self.each, value)
+            value = self.each(value) if isinstance(value, str) else _all(self._normal, value)
         if self.at_least is not None and value is not None and value < self.at_least:
             raise ValueError(f"{shown(text)} is too small, the least is {self.write(self.at_least)}")
         if self.at_most is not None and value is not None and value > self.at_most:
@@ -84,6 +119,10 @@ class Option(NamedTuple):
     def write(self, value: Any) -> str:
         """Text that reads back as `value`."""
         return self.kind.write(value)
+
+    def _normal(self, item: str | Weighted) -> str | Weighted:
+        assert self.each is not None
+        return self.each(item) if isinstance(item, str) else item._replace(text=self.each(item.text))
 
 
 @cache
@@ -104,6 +143,7 @@ def options_of(section: type) -> Mapping[str, Option]:
             meta["at_most"],
             meta["reload"],
             meta["each"],
+            meta["example"],
         )
     return MappingProxyType(found)
 
@@ -138,6 +178,8 @@ _WORDS = {"yes": True, "true": True, "on": True, "1": True, "no": False, "false"
 _UNITS = {"d": Fraction(86400), "h": Fraction(3600), "m": Fraction(60), "s": Fraction(1), "ms": Fraction(1, 1000)}
 _SCALES = {"T": 1024**4, "G": 1024**3, "M": 1024**2, "K": 1024}
 _LONGEST = 36500 * 86400
+_HIGHEST_WEIGHT = 1000.0
+_ACTIONS = {action.value: action for action in Action if action is not Action.CONTINUE}
 
 
 def _single(text: str) -> str:
@@ -186,6 +228,26 @@ def _read_threshold(text: str) -> float | None:
 
 def _write_threshold(value: float | None) -> str:
     return "" if value is None else repr(float(value))
+
+
+def _read_weight(text: str) -> float | Action:
+    word = _filled(text, "a number or an action").lower()
+    if word in _ACTIONS:
+        return _ACTIONS[word]
+    try:
+        weight = _read_float(text)
+    except ValueError:
+        words = ", ".join(sorted(_ACTIONS))
+        raise ValueError(
+            f"{shown(text)} is neither a number nor one of: {words}{suggestion(word, _ACTIONS) or _comment_hint(text)}"
+        ) from None
+    if abs(weight) > _HIGHEST_WEIGHT:
+        raise ValueError(f"{shown(text)} is beyond {_HIGHEST_WEIGHT:g}")
+    return weight
+
+
+def _write_weight(value: float | Action) -> str:
+    return value.value if isinstance(value, Action) else repr(float(value))
 
 
 def _read_seconds(text: str) -> float:
@@ -252,13 +314,20 @@ def _write_workers(value: int) -> str:
 
 
 def _items(text: str) -> list[str]:
-    items = [item.strip() for line in text.split("\n") for item in line.split(",")]
+    items = _parted(text)
     for item in items:
-        if len(item.split(None, 1)) > 1:
-            raise ValueError(
-                f"{shown(item)} has blanks in it; items are parted by commas or lines{_comment_hint(item)}"
-            )
+        _refuse_blanks(item)
+    return items
+
+
+def _parted(text: str) -> list[str]:
+    items = [item.strip() for line in text.split("\n") for item in line.split(",")]
     return [item for item in items if item]
+
+
+def _refuse_blanks(item: str) -> None:
+    if len(item.split(None, 1)) > 1:
+        raise ValueError(f"{shown(item)} has blanks in it; items are parted by commas or lines{_comment_hint(item)}")
 
 
 def _all(read: Callable[[str], T], items: Iterable[str]) -> tuple[T, ...]:
@@ -277,6 +346,24 @@ def _all(read: Callable[[str], T], items: Iterable[str]) -> tuple[T, ...]:
 
 def _read_names(text: str) -> Names:
     return tuple(_items(text))
+
+
+def _read_weighted(text: str) -> WeightedNames:
+    return _all(_weighted, _parted(text))
+
+
+def _weighted(item: str) -> Weighted:
+    text, equals, weight = (part.strip() for part in item.partition("="))
+    _refuse_blanks(text)
+    if not text:
+        raise ValueError(f"{shown(item)} names nothing before '='")
+    return Weighted(text, _read_weight(weight) if equals else None)
+
+
+def _write_weighted(value: WeightedNames) -> str:
+    return ", ".join(
+        item.text if item.weight is None else f"{item.text} = {_write_weight(item.weight)}" for item in value
+    )
 
 
 def _read_networks(text: str) -> Networks:
@@ -298,6 +385,38 @@ def _network(text: str) -> IPv4Network | IPv6Network:
 
 def _write_networks(value: Networks) -> str:
     return ", ".join(str(n.network_address) if n.prefixlen == n.max_prefixlen else str(n) for n in value)
+
+
+_LONGEST_LIMIT = 366 * 86400
+
+
+def _read_limits(text: str) -> Limits:
+    limits = _all(_limit, _items(text))
+    ordered = sorted(limits, key=lambda limit: limit.period)
+    for shorter, longer in pairwise(ordered):
+        if shorter.period == longer.period:
+            raise ValueError(f"{_write_limit(shorter)} and {_write_limit(longer)} are for the same time")
+        if shorter.count >= longer.count:
+            raise ValueError(f"{_write_limit(shorter)} would never be reached beside {_write_limit(longer)}")
+    return limits
+
+
+def _limit(text: str) -> Limit:
+    count, slash, period = text.partition("/")
+    if not slash or not _INTEGER.fullmatch(count) or not 0 < int(count) <= 10**9:
+        raise ValueError(f"{shown(text)} is not a limit such as 60/1m or 1000/1d{_comment_hint(text)}")
+    seconds = _read_seconds(period)
+    if not 1 <= seconds <= _LONGEST_LIMIT:
+        raise ValueError(f"{shown(text)} is for a time that is not in 1s..{_LONGEST_LIMIT // 86400}d")
+    return Limit(int(count), seconds)
+
+
+def _write_limit(value: Limit) -> str:
+    return f"{value.count}/{_write_seconds(value.period)}"
+
+
+def _write_limits(value: Limits) -> str:
+    return ", ".join(map(_write_limit, value))
 
 
 @cache
@@ -332,6 +451,9 @@ _KINDS: Mapping[Any, Kind] = {
     Mode: Kind("mode", _read_mode, _write_mode),
     Workers: Kind("auto | number", _read_workers, _write_workers),
     Threshold: Kind("score", _read_threshold, _write_threshold),
+    Weight: Kind("number | action", _read_weight, _write_weight),
     Names: Kind("list", _read_names, ", ".join),
+    WeightedNames: Kind("weighted list", _read_weighted, _write_weighted),
     Networks: Kind("networks", _read_networks, _write_networks),
+    Limits: Kind("limits", _read_limits, _write_limits),
 }

@@ -8,14 +8,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from authmilter.config import endpoint
-from authmilter.config.option import FilePath, Mode, Names, Networks, Seconds, Size, Threshold, Workers, option
-from authmilter.verdict import Action
+from authmilter.config import dnslist, endpoint
+from authmilter.config.option import (
+    FilePath,
+    Limits,
+    Mode,
+    Names,
+    Networks,
+    Seconds,
+    Size,
+    Threshold,
+    WeightedNames,
+    Workers,
+    option,
+    shown,
+    suggestion,
+)
+from authmilter.config.option import Weight as Weight  # noqa: PLC0414  it belongs to [scores], which has no class
 
+T = TypeVar("T")
 OnTemperror = Literal["", "accept", "defer"]
-Weight = float | Action  # what [scores] gives a symbol
 
 
 def _nothing() -> Mapping[str, Any]:
@@ -173,8 +187,13 @@ class Policy:
 class RecipientPolicy:
     """The options of [policy] for one recipient domain or mailbox; what is not set comes from [policy].
 
-    A message to several recipients gets the mildest of their verdicts, so that nobody loses mail over another's policy.
-    So whoever writes to a recipient with a mild policy gets the same mail to all others that he names beside it.
+    What a mailbox sets goes before what its domain sets, and that before [policy]; a preset of its own starts afresh,
+    without the thresholds of [policy].  [scores example.org] does the same for weights and actions.
+
+    Where policies differ: on a connection [policy] alone decides.  At HELO and MAIL, where nobody knows to whom the mail
+    will go, a client is refused only if every policy says so.  At RCPT each recipient is accepted or refused by his own.
+    The message itself has one verdict, the mildest of those of its recipients, so that nobody loses mail over another's
+    policy: whoever writes to a recipient with a mild policy gets the same mail to all others that he names beside it.
     """
 
     preset: Literal["", "observe", "balanced", "strict"] = option("", "See [policy].")
@@ -394,6 +413,61 @@ class Sign:
 
 
 @dataclass(frozen=True)
+class DnsList:
+    """What blocklists and welcomelists have in common."""
+
+    zone: str = option("", "Domain below which the list answers.", each=dnslist.zone, example="list.example.org")
+    score: Weight = option(0.0, "Weight of a client that is listed.")
+    answers: WeightedNames = option(
+        (),
+        "Answers that count, as 127.0.0.2, 127.0.0.[2..11] or 127.0.[0..255].[2;4..8]; empty: all from 127.0.0.2 to "
+        "127.255.254.255.  With = and a number or action an answer weighs on its own, under a symbol of its own, to which "
+        "its octets behind 127.0.0 are appended: 127.0.0.10 = 1.5 makes NAME_10, a range NAME_2to11, any octet x.  "
+        "Of several that fit, the first holds; a client with several symbols has all of their weights.",
+        each=dnslist.answer,
+    )
+    key_file: FilePath = option(
+        FilePath(""),
+        "File whose first line is put before the zone as a label, as lists for customers want it; readable by its owner alone.",
+    )
+    ipv6: bool = option(True, "Ask for clients with IPv6 addresses too.")
+
+
+@dataclass(frozen=True)
+class Dnsbl(DnsList):
+    """A DNS blocklist (RFC 5782) under a name of your choice: [dnsbl zen].
+
+    A client that is listed gets the symbol dnsbl_zen, which weighs what `score` says unless [scores] has it.  What [scores]
+    gives dnsbl_zen goes for all answers of the list, also those with a weight of their own, unless it names their symbols
+    too.  Nobody is refused before MAIL: whoever logs in may come from anywhere.  All lists are asked at once, when the client
+    connects; the clients of [networks] are not looked up.
+
+    A list that answers beyond 127.0.0.0/8 or in 127.255.255.0/24 (such as: you ask too often, or through a public resolver), or lists
+    127.0.0.1 and so probably the world, lists nobody: it is switched off, logged and counted in authmilter_dnslist_off,
+    and tried again every five minutes.  One that fails to answer five times in a row is left alone for a minute.
+    """
+
+    score: Weight = option(
+        3.0, "Weight of a client that is listed, or an action: reject, tempfail, quarantine, tag, discard."
+    )
+    url: str = option(
+        "",
+        "Where a client that is refused can read more, shown in the reply; {ip} stands for its address, as in "
+        "https://list.example.org/query/{ip}.",
+        each=endpoint.web_url,
+    )
+
+
+@dataclass(frozen=True)
+class Dnswl(DnsList):
+    """A DNS welcomelist: as [dnsbl NAME], with the symbol dnswl_NAME, in favour of whoever is on it."""
+
+    score: Weight = option(
+        -2.0, "Weight of a client that is listed, or accept, which nothing found against it can outdo."
+    )
+
+
+@dataclass(frozen=True)
 class Store:
     """State that outlives a message.  No check keeps state yet; that the store can be had is proven at start all the same.
 
@@ -451,6 +525,57 @@ class Store:
     )
 
 
+ALARM_EVENTS = ("outbound_limit", "dns_list_off", "store_down")
+
+
+def _alarm_event(text: str) -> str:
+    if text.lower() not in ALARM_EVENTS:
+        listed = ", ".join(ALARM_EVENTS)
+        raise ValueError(f"{shown(text)} is not one of: {listed}{suggestion(text.lower(), ALARM_EVENTS)}")
+    return text.lower()
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """Who is told of what can't wait for a look at the log: outbound_limit, a limit of [outbound_limits] is used up, told
+    once per window; dns_list_off, a DNS list answers nonsense and is left out; store_down, the state store has failed.
+
+    Each alarm is a warning in the log besides, whatever stands here, and is counted by authmilter_alarms_total.  What can't
+    be told in time, or is one too many, is not told again.
+    """
+
+    command: str = option(
+        "",
+        "Program to run, with its arguments parted as a shell would, but without a shell, and as the user that the daemon has "
+        "become.  It finds AUTHMILTER_EVENT, AUTHMILTER_SUBJECT (such as `login alice@example.org`) and AUTHMILTER_TEXT, a "
+        "sentence, in its environment, and nothing on standard input; what it prints goes nowhere.  Parts of it come from "
+        "strangers: put them in quotes.",
+        each=endpoint.command,
+    )
+    webhook: str = option(
+        "",
+        "http or https URL to which a JSON object is posted, with event, subject, text, time and host.  Success is a status "
+        "of 2xx; redirects are not followed.  The path, which may be a secret, is not logged.",
+        each=endpoint.web_url,
+    )
+    events: Names = option((), "The events that are told to them; empty: all.", each=_alarm_event)
+    timeout: Seconds = option(
+        Seconds(10.0), "Time for the command, which is then killed, and for the webhook.", at_least=0.1, at_most=60
+    )
+
+
+@dataclass(frozen=True)
+class LoginLimits:
+    """Limits of one login instead of those of [outbound_limits], such as that of a bulk mailer: [outbound_limits news@example.org].
+
+    What is not set here is not limited.  What such a login sends counts neither for its domain nor for its client.
+    """
+
+    messages: Limits = option((), "Messages in a time, as in 5000/1h.")
+    recipients: Limits = option((), "Recipients in a time.")
+    recipients_per_message: int = option(0, "Recipients of one message; 0: any number.", at_least=0, at_most=9999)
+
+
 @dataclass(frozen=True)
 class Metrics:
     """Prometheus, health and readiness over HTTP."""
@@ -482,6 +607,7 @@ class Config:
     policy: Policy = field(default_factory=Policy)
     recipient_policies: Mapping[str, RecipientPolicy] = field(default_factory=_nothing)  # domain or mailbox, lower case
     scores: Mapping[str, Weight] = field(default_factory=_nothing)  # only what the administrator set
+    recipient_scores: Mapping[str, Mapping[str, Weight]] = field(default_factory=_nothing)  # as recipient_policies
     iprev: Iprev = field(default_factory=Iprev)
     spf: Spf = field(default_factory=Spf)
     dkim: Dkim = field(default_factory=Dkim)
@@ -493,8 +619,16 @@ class Config:
     allow: Mapping[str, Allow] = field(default_factory=_nothing)  # author domain or mailbox
     submission: Submission = field(default_factory=Submission)
     sign: Mapping[str, Sign] = field(default_factory=_nothing)  # domain or pattern, lower-case A-labels
+    dnsbl: Mapping[str, Dnsbl] = field(default_factory=_nothing)  # name, as dnswl
+    dnswl: Mapping[str, Dnswl] = field(default_factory=_nothing)
     store: Store = field(default_factory=Store)
+    alarm: Alarm = field(default_factory=Alarm)
     metrics: Metrics = field(default_factory=Metrics)
     log: Log = field(default_factory=Log)
     checks: Mapping[str, Any] = field(default_factory=_nothing)  # section of a check -> its options dataclass
+    login_limits: Mapping[str, LoginLimits] = field(default_factory=_nothing)  # login, lower case
     policy_set: frozenset[str] = frozenset()  # options of [policy] that the administrator set: presets fill the others
+
+    def of(self, declared: type[T]) -> T:
+        """The options of the check that declares them in that dataclass."""
+        return next((options for options in self.checks.values() if type(options) is declared), None) or declared()

@@ -64,7 +64,7 @@ class Supervisor:
         self.path = path
         self.files = files
         self.workers = config.milter.workers or _cores()
-        self.layout = layout_for(all_checks())
+        self.layout = layout_for(all_checks(), config)
         self.shared = Shared(self.workers + 1, self.layout)
         self.metrics = Metrics(self.shared, 0, self.layout)
         self.listeners: list[Listener] = []
@@ -95,6 +95,7 @@ class Supervisor:
         self._warn_of_unreadable_files()
         check_store(self.config.store, self.files.store_password)
         self.metrics.set("authmilter_config_last_reload_successful", 1.0)
+        self.metrics.set("started", time.monotonic())
         sockets = [listener.sock for listener in self.listeners]
         if scrape is not None:
             self.children.append(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvloop
 
+from authmilter.alarm import AlarmService
 from authmilter.check import all_checks
 from authmilter.config import ini
 from authmilter.config.schema import Config, Milter
@@ -62,6 +63,7 @@ class Worker:
         self.files = files
         self.metrics = Metrics(shared, slot, layout)
         self._warn_again = 0.0
+        self._watch: asyncio.Task[None] | None = None
         self.rules: Rulebook
         self.engine: NativeEngine | LibmilterEngine
 
@@ -74,6 +76,7 @@ class Worker:
             password=self.files.store_password,
             on_error=self.metrics.store_error,
         )
+        self.alarm = AlarmService(config.alarm, self.metrics.alarm)
         self._build(self._resolver())
         self.engine = engine = self._engine()
         await engine.serve(sockets)
@@ -90,8 +93,11 @@ class Worker:
                 log.warning("drain: %d connections were still open after drain_timeout", cut)
             heart.cancel()
             purge.cancel()
+            if self._watch is not None:
+                self._watch.cancel()
             await self.rules.pipeline.finish_records(LAST_RECORDS)
             await self.store.close()
+            await self.alarm.close()
             self.metrics.set("authmilter_connections_active", 0.0)
 
     def session(self) -> Session:
@@ -132,7 +138,12 @@ class Worker:
 
     def _build(self, dns: StubResolver) -> None:
         self.dns = dns
-        self.rules = build(self.config, all_checks(), self.files, dns, self.metrics, store=self.store)
+        self.rules = build(
+            self.config, all_checks(), self.files, dns, self.metrics, store=self.store, alarm=self.alarm
+        )
+        if self._watch is not None:
+            self._watch.cancel()
+        self._watch = asyncio.create_task(self.rules.pipeline.services.lists.watch())
 
     async def _beat(self) -> None:
         """Tell the supervisor that the loop turns."""
@@ -181,6 +192,7 @@ class Worker:
         self.engine.idle_timeout, self.engine.on_error = config.milter.idle_timeout, config.milter.on_error
         self.engine.set_bounds(_bounds(config.milter))
         configure(config.log.format, config.log.level)
+        self.alarm.options = config.alarm
         if config.dns == old.dns and (config.dns.nameservers or self._system == system_nameservers()):
             self._build(self.dns)  # the cache stays
             return

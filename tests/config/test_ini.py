@@ -175,6 +175,19 @@ ONE_PROBLEM = [
     ),
     ("[sign a.example]\nheaders = To, Subject", "2: [sign a.example] headers: From must be signed (RFC 6376 section 5.4)"),
     ("[sign a.example]\nkeyfile = /k\nselector = s", "2: [sign a.example] unknown option 'keyfile', did you mean 'key_file'?"),
+    ("[dnsbl]", "1: [dnsbl] needs a name, as in [dnsbl example]"),
+    ("[dnsbl a-b]", "1: [dnsbl a-b] 'a-b' is not a name of up to 32 letters, digits and '_'"),
+    ("[dnsbl a]", "1: [dnsbl a] needs a zone to ask in"),
+    ("[dnswl a]\nzone =", "1: [dnswl a] needs a zone to ask in"),
+    ("[dnsbl a]\nzone = a b", "2: [dnsbl a] zone: 'a b' is not a domain"),
+    ("[dnsbl a]\nzone = a.example\nscore = accept", "3: [dnsbl a] score: accept is not for this kind of list, which takes a number, or an action other than accept"),
+    ("[dnswl a]\nzone = a.example\nscore = reject", "3: [dnswl a] score: reject is not for this kind of list, which takes a number or accept"),
+    ("[dnswl a]\nzone = a.example\nanswers = 127.0.0.2 = tag", "3: [dnswl a] answers: tag is not for this kind of list, which takes a number or accept"),
+    ("[dnsbl a]\nzone = a.example\nanswers = 192.0.2.1", "3: [dnsbl a] answers: '192.0.2.1' is outside of 127.0.0.0/8: a list that answers so is out of order"),
+    ("[dnsbl a]\nzone = a.example\nanswers = 127.0.0.2, 127.0.0.[2]", "3: [dnsbl a] answers: 127.0.0.2 is there twice"),
+    ("[dnsbl a]\nzone = a.example\nanswers = 127.0.0.2 = 1\n[dnsbl a_2]\nzone = b.example", "4: [dnsbl a_2] dnsbl_a_2 is a symbol of [dnsbl a] already"),
+    ("[dnsbl a]\nzone = a.example\nurl = ftp://a", "3: [dnsbl a] url: expected https://HOST/PATH or http://HOST:PORT/PATH"),
+    ("[dnswl a]\nzone = a.example\nurl = https://a", "3: [dnswl a] unknown option 'url', it belongs to [store]"),
     ("socket = x", "1: option 'socket' stands before any section"),
     ("[log]\njunk", "2: [log] 'junk' is neither [section] nor option = value"),
 ]  # fmt: skip
@@ -214,6 +227,11 @@ def test_the_password_of_a_bad_url_is_not_shown() -> None:
         ("[networks]\ninternal = 0.0.0.0/0", "2: [networks] warning: internal: mail of the whole Internet is signed, not verified"),
         ("[submission]\nmap_file = /m", "2: [submission] warning: map_file: has no effect while from_must_match = off"),
         ("[scores]\ndnsbl_zen = 1", "2: [scores] warning: no check yields 'dnsbl_zen'"),
+        ("[dnsbl zn]\nzone = a.example\n[scores]\ndnsbl_zen = reject", "4: [scores] warning: no check yields 'dnsbl_zen'"),
+        ("[scores a.example]\ndnswl_zen = -1", "2: [scores a.example] warning: no check yields 'dnswl_zen'"),
+        ("[dnsbl zen]\nzone = a.example\nanswers = 127.0.0.2 = 1\n[scores]\ndnsbl_zen = reject", "5: [scores] warning: dnsbl_zen: goes for all answers of [dnsbl zen], also those with a weight of their own"),
+        ("[dnsbl zen]\nzone = a.example\nscore = -1", "3: [dnsbl zen] warning: score: -1 counts in favour of who is listed"),
+        ("[dnswl zen]\nzone = a.example\nanswers = 127.0.0.2 = 1", "3: [dnswl zen] warning: answers: 1 counts against who is listed"),
         ("[sign a.example]", "1: [sign a.example] warning: there is no key, so this mail is not signed"),
         ("[sign a.example]\nselector = s\nkey_file = /k\ndomain = b.example", "4: [sign a.example] warning: domain: b.example is not aligned with a.example, so DMARC won't count it"),
         ("[sign a.example]\ned25519_selector = s\ned25519_key_file = /k", "2: [sign a.example] warning: many receivers ignore Ed25519; sign with an RSA key too (RFC 8463)"),
@@ -232,8 +250,15 @@ def test_what_works_but_is_hardly_meant_gives_a_warning(text: str, warning: str)
         "[sign *.a.example]\nselector = s\nkey_file = /k\ndomain = a.example",
         "[milter]\nsocket = inet:8891@192.0.2.1",
         "[policy]\nreject = 3",
+        "[dnsbl zen]\nzone = a.example\nanswers = 127.0.0.2 = 0\n[scores]\ndnsbl_zen_2 = 1",
     ],
-    ids=["d= for the rest", "d= of the parent", "an address of its own", "reject below the default of tag"],
+    ids=[
+        "d= for the rest",
+        "d= of the parent",
+        "an address of its own",
+        "reject below the default of tag",
+        "a symbol of an answer",
+    ],
 )
 def test_what_is_meant_gives_none(text: str) -> None:
     assert warnings(text) == []
@@ -283,6 +308,17 @@ def test_good_keys_are_taken_and_a_short_one_gets_a_warning(keys: Path) -> None:
     assert warnings(text % "rsa1024", check_files=True) == [
         "3: [sign a.example] warning: key_file: the key has 1024 bits; use 2048 (RFC 8301)"
     ]
+
+
+def test_the_key_of_a_list_must_be_usable(keys: Path) -> None:
+    text = "[dnsbl a]\nzone = a.example\nkey_file = %s\n"
+    for name, problem in (("none", "can't be read"), ("open", "chmod 600"), ("rsa2048", "its first line is no key")):
+        (found,) = problems(text % (keys / name), check_files=True)
+        assert found.startswith(f"3: [dnsbl a] key_file: {keys / name}: ")
+        assert problem in found
+    assert ini.load("a.ini", text % (keys / "junk"), check_files=True).dnsbl["a"].key_file
+    assert warnings(text % "key", check_files=False) == []
+    assert "3: [dnsbl a] key_file: key: can't be read" in problems(text % "key", check_files=True)[0]
 
 
 def test_the_files_of_the_store_must_be_usable(keys: Path) -> None:

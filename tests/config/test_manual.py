@@ -43,7 +43,7 @@ def test_the_sample_has_every_option() -> None:
     origins = ini.load_with_origins("sample", uncommented()).origins
     expected = {(section, name) for section, declared in ini.SECTIONS.items() for name in options_of(declared)}
     expected |= {
-        (f"{kind} example.org", name)
+        (f"{kind} {named.example}", name)
         for kind, named in ini.NAMED_SECTIONS.items()
         for name in options_of(named.declared)
     }

@@ -12,12 +12,17 @@ from hypothesis import strategies as st
 
 from authmilter.config.option import (
     FilePath,
+    Limit,
+    Limits,
     Mode,
     Names,
     Networks,
     Seconds,
     Size,
     Threshold,
+    Weight,
+    Weighted,
+    WeightedNames,
     Workers,
     kind_of,
     option,
@@ -25,8 +30,15 @@ from authmilter.config.option import (
     shown,
     suggestion,
 )
+from authmilter.verdict import Action
 
 READ = [
+    (Weight, "1.5", 1.5),
+    (Weight, "-2", -2.0),
+    (Weight, "Reject", Action.REJECT),
+    (WeightedNames, "", ()),
+    (WeightedNames, "a", (Weighted("a"),)),
+    (WeightedNames, "a = 1, b=accept\nc", (Weighted("a", 1.0), Weighted("b", Action.ACCEPT), Weighted("c"))),
     (bool, "yes", True),
     (bool, "TRUE", True),
     (bool, "On", True),
@@ -72,6 +84,8 @@ READ = [
         "10.0.0.0/8, ::1\n2001:db8::/32",
         (IPv4Network("10.0.0.0/8"), IPv6Network("::1/128"), IPv6Network("2001:db8::/32")),
     ),
+    (Limits, "", ()),
+    (Limits, "60/1m, 1000/1d\n300/1H", (Limit(60, 60.0), Limit(1000, 86400.0), Limit(300, 3600.0))),
     (FilePath, "/etc/key.pem", "/etc/key.pem"),
     (Literal["text", "json"], "JSON", "json"),
     (Literal["", "accept"], "", ""),
@@ -86,6 +100,26 @@ def test_reads(annotation: Any, text: str, value: object) -> None:
 
 
 REFUSED = [
+    (Weight, "", "is empty, expected a number or an action"),
+    (
+        Weight,
+        "rejct",
+        "'rejct' is neither a number nor one of: accept, discard, quarantine, reject, tag, tempfail, did you mean 'reject'?",
+    ),
+    (
+        Weight,
+        "continue",
+        "'continue' is neither a number nor one of: accept, discard, quarantine, reject, tag, tempfail",
+    ),
+    (
+        Weight,
+        "3 # x",
+        "'3 # x' is neither a number nor one of: accept, discard, quarantine, reject, tag, tempfail; a comment behind a value begins with ';'",
+    ),
+    (Weight, "-1001", "'-1001' is beyond 1000"),
+    (WeightedNames, "a b = 1", "'a b' has blanks in it; items are parted by commas or lines"),
+    (WeightedNames, "= 1", "'= 1' names nothing before '='"),
+    (WeightedNames, "a =", "is empty, expected a number or an action"),
     (bool, "", "is empty, expected yes or no"),
     (bool, "yse", "'yse' is neither yes nor no, did you mean 'yes'?"),
     (int, "1_000", "'1_000' is not a whole number"),
@@ -112,6 +146,16 @@ REFUSED = [
     (Networks, "2001:db8::1/32", "'2001:db8::1/32' has bits set beyond its length, did you mean '2001:db8::/32'?"),
     (Networks, "example.org", "'example.org' is not an address or network such as 192.0.2.0/24 or 2001:db8::/32"),
     (Networks, "fe80::1%eth0", "'fe80::1%eth0' has a zone; clients come without one"),
+    (Limits, "300", "'300' is not a limit such as 60/1m or 1000/1d"),
+    (Limits, "0/1h", "'0/1h' is not a limit such as 60/1m or 1000/1d"),
+    (Limits, "-1/1h", "'-1/1h' is not a limit such as 60/1m or 1000/1d"),
+    (Limits, "9999999999/1h", "'9999999999/1h' is not a limit such as 60/1m or 1000/1d"),
+    (Limits, "5/", "is empty, expected a duration such as 500ms 5s 10m 36h 30d"),
+    (Limits, "5/hour", "'hour' is not a duration such as 500ms 5s 10m 36h 30d"),
+    (Limits, "5/500ms", "'5/500ms' is for a time that is not in 1s..366d"),
+    (Limits, "5/400d", "'5/400d' is for a time that is not in 1s..366d"),
+    (Limits, "5/1h, 6/60m", "5/1h and 6/1h are for the same time"),
+    (Limits, "100/1d, 100/1h", "100/1h would never be reached beside 100/1d"),
     (Literal["text", "json"], "jsn", "'jsn' is not one of: text, json, did you mean 'json'?"),
     (Literal["text", "json"], "", "is empty, expected text, json"),
 ]
@@ -133,7 +177,12 @@ def test_a_type_without_a_text_form_is_no_option() -> None:
 ITEMS = st.text(st.characters(codec="utf-8", exclude_characters=",\n"), min_size=1).filter(
     lambda s: len(s.split()) == 1 and s == s.strip()
 )
+WEIGHTS = st.floats(-1000, 1000) | st.sampled_from([action for action in Action if action is not Action.CONTINUE])
 VALUES: dict[Any, st.SearchStrategy[Any]] = {
+    Weight: WEIGHTS,
+    WeightedNames: st.lists(st.builds(Weighted, ITEMS.filter(lambda text: "=" not in text), st.none() | WEIGHTS)).map(
+        tuple
+    ),
     bool: st.booleans(),
     bool | None: st.none() | st.booleans(),
     int: st.integers(-(10**18) + 1, 10**18 - 1),
@@ -150,6 +199,9 @@ VALUES: dict[Any, st.SearchStrategy[Any]] = {
         st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 32)).map(lambda n: IPv4Network(n, strict=False))
         | st.tuples(st.integers(0, 2**128 - 1), st.integers(0, 128)).map(lambda n: IPv6Network(n, strict=False))
     ).map(tuple),
+    Limits: st.dictionaries(st.floats(1, 366 * 86400), st.none(), max_size=20).map(
+        lambda periods: tuple(Limit(n, period) for n, period in enumerate(sorted(periods), 1))
+    ),
     Literal["", "accept", "defer"]: st.sampled_from(["", "accept", "defer"]),
 }
 
@@ -186,6 +238,7 @@ WRITTEN = [
     (Workers, 0, "auto"),
     (Threshold, None, ""),
     (Networks, (IPv4Network("10.0.0.0/8"), IPv6Network("::1/128")), "10.0.0.0/8, ::1"),
+    (Limits, (Limit(60, 60.0), Limit(300, 5400.0)), "60/1m, 300/90m"),
 ]
 
 
@@ -208,14 +261,16 @@ class Example:
     limit: Threshold = option(None, "How much.", at_least=0)
     name: str = option("", "Who.", each=lower)
     names: Names = option((), "Which.", each=lower, reload=False)
+    worth: WeightedNames = option((), "How much each.", each=lower, example="a = 1")
     other: int = 3
 
 
 def test_options_are_the_fields_made_by_option() -> None:
     options = options_of(Example)
-    assert list(options) == ["wait", "limit", "name", "names"]
+    assert list(options) == ["wait", "limit", "name", "names", "worth"]
+    assert options["worth"].example == "a = 1"
     assert options["wait"].help == "How long."
-    assert [o.reload for o in options.values()] == [True, True, True, False]
+    assert [o.reload for o in options.values()] == [True, True, True, False, True]
 
 
 @pytest.mark.parametrize(
@@ -226,8 +281,16 @@ def test_options_are_the_fields_made_by_option() -> None:
         ("limit", "-1", "'-1' is too small, the least is 0.0"),
         ("name", "bad", "'bad' is bad"),
         ("names", "good, bad", "'bad' is bad"),
+        ("worth", "good = 1, bad = 2", "'bad' is bad"),
     ],
-    ids=["below the least", "above the most", "a score below the least", "a bad text", "a bad item"],
+    ids=[
+        "below the least",
+        "above the most",
+        "a score below the least",
+        "a bad text",
+        "a bad item",
+        "a bad item with a weight",
+    ],
 )
 def test_bounds_and_normal_forms_are_checked(name: str, text: str, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
@@ -244,6 +307,7 @@ def test_bounds_do_not_touch_what_is_off_and_normal_forms_not_what_is_empty() ->
     assert options["name"]._replace(each=reject).read("") == ""
     assert options["names"]._replace(each=reject).read("") == ()
     assert options["names"].read("A, B") == ("a", "b")
+    assert options["worth"].read("A = 1, B") == (Weighted("a", 1.0), Weighted("b"))
 
 
 def test_a_suggestion_needs_likeness_and_a_sane_length() -> None:
