@@ -62,9 +62,19 @@ def start(coroutine: Coroutine[Any, Any, T]) -> "asyncio.Task[T] | Done[T]":
 def _leave(coroutine: Coroutine[Any, Any, Any], waited: Any, _: object) -> None:
     """A task that was cancelled before its first step has not told the coroutine."""
     if getattr(coroutine, "cr_frame", None) is not None:
-        coroutine.close()
+        _stop(coroutine)
         if asyncio.isfuture(waited):
             waited.cancel()
+
+
+def _stop(coroutine: Coroutine[Any, Any, Any]) -> None:
+    """Cancel it.  To close it at once would leave an asynchronous generator in it that thinks that it still runs."""
+    try:
+        coroutine.throw(asyncio.CancelledError())
+    except (StopIteration, asyncio.CancelledError):
+        pass
+    else:
+        coroutine.close()
 
 
 async def _go_on(coroutine: Coroutine[Any, Any, T], waited: Any) -> T:
@@ -79,7 +89,7 @@ def _rest(coroutine: Coroutine[Any, Any, T], waited: Any) -> Generator[Any, Any,
         try:
             yield waited  # a task sends nothing but None
         except GeneratorExit:
-            coroutine.close()
+            _stop(coroutine)
             raise
         except BaseException as error:
             thrown = error

@@ -30,6 +30,8 @@ PRESETS: Mapping[str, Mapping[str, Weight]] = {
         "from_mismatch": Action.REJECT,
         "forged_flood": Action.REJECT,
         "ambiguous_from": Action.REJECT,
+        "iprev_permerror": 0.5,  # the client has no name
+        "iprev_fail": 0.3,  # or one that is not confirmed
         "spf_fail_no_dmarc_pass": Action.REJECT,
         "dmarc_fail_quarantine": Action.TAG,
         # RFC 9989 section 7.4: p=reject alone MUST NOT reject; section 8: without other knowledge it is quarantine
@@ -41,6 +43,8 @@ PRESETS: Mapping[str, Mapping[str, Weight]] = {
         "from_mismatch": Action.REJECT,
         "forged_flood": Action.REJECT,
         "ambiguous_from": Action.REJECT,
+        "iprev_permerror": 2.0,
+        "iprev_fail": 1.0,
         "spf_fail": Action.REJECT,
         "spf_fail_no_dmarc_pass": Action.REJECT,
         "dmarc_fail_quarantine": Action.TAG,
@@ -121,6 +125,10 @@ class Rules:
     def lowest(self) -> float:
         """The lowest threshold; at 0 or less even a message without a score is over it."""
         return min((t for t in (self.tag, self.quarantine, self.reject) if t is not None), default=inf)
+
+    def speaks_against(self, symbol: str) -> bool:
+        """Does it count against a message?"""
+        return self.actions.get(symbol, Action.ACCEPT) is not Action.ACCEPT or self.numbers.get(symbol, 0.0) > 0
 
     def acts_at(self, stages: Mapping[str, Stage]) -> frozenset[Stage]:
         """The stages before EOM at which a symbol may refuse."""
@@ -203,11 +211,11 @@ class Policy:
         return rules.accepted if stage is Stage.EOM else rules.undecided
 
 
-def derived(tx: Transaction, symbols: Collection[str], *, over_tag: bool) -> Iterator[str]:
+def derived(tx: Transaction, symbols: Collection[str], *, suspect: bool) -> Iterator[str]:
     """Symbols that follow from several results together; only meaningful at EOM.
 
-    `symbols` are those of the results; `over_tag` says that the score alone would tag, which corroborates a DMARC
-    failure.
+    `symbols` are those of the results; `suspect` says that something else than these speaks against the message, which
+    corroborates a DMARC failure.
     """
     dmarc = next((r for r in tx.results if r.method == "dmarc"), None)
     dmarc_result = dmarc.result if dmarc else Result.NONE
@@ -216,11 +224,7 @@ def derived(tx: Transaction, symbols: Collection[str], *, over_tag: bool) -> Ite
         asked = dmarc.properties.get("policy.dmarc", "none")
         if OVERRIDE in dmarc.properties:
             asked = dmarc.properties.get(APPLIED, "none")
-        if asked == "reject" and (
-            over_tag
-            or not _CORROBORATING.isdisjoint(symbols)
-            or any(finding.symbol.startswith(_LISTING) for _, finding in tx.findings)
-        ):
+        if asked == "reject" and (suspect or not _CORROBORATING.isdisjoint(symbols)):
             yield "dmarc_fail_reject_corroborated"
         else:
             yield f"dmarc_fail_{asked}"
@@ -244,8 +248,10 @@ def _judge(rules: Rules, stages: Mapping[str, Stage], tx: Transaction, stage: St
     scored = _scored(rules.numbers, symbols, tx.findings)
     score = round(sum((weight for _, weight in scored), 0.0), 3)
     if at_end:
-        over_tag = rules.tag is not None and score >= rules.tag
-        symbols = [*derived(tx, symbols, over_tag=over_tag), *symbols]
+        suspect = (rules.tag is not None and score >= rules.tag) or any(
+            finding.symbol.startswith(_LISTING) and rules.speaks_against(finding.symbol) for _, finding in tx.findings
+        )
+        symbols = [*derived(tx, symbols, suspect=suspect), *symbols]
     symbols += [finding.symbol for _, finding in tx.findings]
     forced = {
         symbol: rules.actions[symbol]

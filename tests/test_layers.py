@@ -11,8 +11,12 @@ ROOT = Path(__file__).parent.parent / "authmilter"
 ORDER = ["errors", "evidence", "verdict", "model", "interfaces", "config.option", "config.schema", "addresses", "check"]
 CORE = [
     *ORDER,
+    "spaces",
     "eager",
+    "lists",
     "clients",
+    "networks",
+    "identities",
     "checks",
     "auth",
     "pipeline",

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authmilter.check import METHODS, all_checks, known_symbols
-from authmilter.config.schema import Config, Dkim, Dmarc, RecipientPolicy, Spf, Weight
+from authmilter.config.schema import Config, Dkim, Dmarc, Dnsbl, RecipientPolicy, Spf, Weight
 from authmilter.config.schema import Policy as PolicyOptions
 from authmilter.evidence import AuthResult, Finding, Result
 from authmilter.model import Connection, Envelope, Mailbox, Stage, Transaction
@@ -51,7 +51,8 @@ def judge(
     stage: Stage = Stage.EOM,
     config: Config | None = None,
 ) -> Ruling:
-    config = config or Config(policy=PolicyOptions(preset=preset))  # type: ignore[arg-type]
+    lists = {"zen": Dnsbl(zone="zen.example"), "mild": Dnsbl(zone="mild.example", score=0.0)}
+    config = config or Config(policy=PolicyOptions(preset=preset), dnsbl=lists)  # type: ignore[arg-type]
     return Policy(replace(config, scores=scores or {}), all_checks()).judge(tx, stage, "am-1")
 
 
@@ -69,6 +70,7 @@ CONTRACT = [
     ("several failed methods have a code of their own", evidence(iprev=F, spf=N, dkim=[F], dmarc=F, asks="reject"), ("accept", "550 5.7.26", "550 5.7.26")),
     ("DMARC fail under p=quarantine is tagged", evidence(spf=N, dkim=[N], dmarc=F, asks="quarantine"), ("accept", "tag", "tag")),
     ("DMARC fail under p=none changes nothing", evidence(iprev=F, spf=N, dkim=[N], dmarc=F, asks="none"), ("accept", "accept", "accept")),
+    ("a listing of no weight does not", evidence(spf=N, dkim=[N], dmarc=F, asks="reject", findings=["dnsbl_mild"]), ("accept", "tag", "550 5.7.1")),
     ("SPF fail without DMARC is refused", evidence(spf=F, dkim=[N], dmarc=N), ("accept", "550 5.7.23", "550 5.7.23")),
     ("SPF fail is excused by a DMARC pass", evidence(spf=F, dmarc=P), ("accept", "accept", "550 5.7.23")),
     ("SPF fail waits where DMARC could not be checked", evidence(spf=F, dkim=[T], dmarc=T), ("accept", "accept", "550 5.7.23")),
@@ -108,7 +110,7 @@ class TestScores:
 
     def test_a_weight_for_dmarc_fail_replaces_the_refusal_of_the_preset(self) -> None:
         ruling = judge(evidence(iprev=F, spf=N, dkim=[N], dmarc=F, asks="reject"), scores={"dmarc_fail": 2.0})
-        assert (shown(ruling), ruling.verdict.score) == ("accept", 2.0)
+        assert (shown(ruling), ruling.verdict.score) == ("accept", 2.3)  # with that of iprev_fail
 
     @pytest.mark.parametrize(
         ("score", "expected"), [(4.9, "accept"), (5.0, "tag"), (11.9, "tag"), (12.0, "554 5.7.1"), (-3.0, "accept")]
@@ -133,7 +135,7 @@ class TestScores:
     @pytest.mark.parametrize(
         ("action", "expected"),
         [
-            (Action.REJECT, "554 5.7.1"),
+            (Action.REJECT, "550 5.7.1"),
             (Action.TEMPFAIL, "451 4.7.1"),
             (Action.QUARANTINE, "quarantine"),
             (Action.DISCARD, "discard"),

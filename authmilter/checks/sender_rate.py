@@ -14,7 +14,7 @@ from authmilter.interfaces import Entry, Increment, Space
 from authmilter.model import Stage, Transaction
 from authmilter.verdict import Action
 
-SENDERS = Space("sender_rate", personal=True)
+SENDERS = Space("sender_rate", personal=True, help="messages of a sender domain in a window of so many seconds")
 
 
 @dataclass(frozen=True)

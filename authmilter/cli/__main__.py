@@ -21,6 +21,8 @@ VERBS = {
     "check-config": "show every problem of the configuration",
     "show-config": "show the configuration in force, and where each value was set",
     "check-message": "show what would become of one message",
+    "status": "show how the running daemon does",
+    "state": "list, forget or export what is kept across messages",
     "manual": "print authmilter.conf(5) or the sample configuration",
 }
 

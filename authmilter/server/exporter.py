@@ -1,5 +1,6 @@
-"""The Prometheus endpoint, health and readiness: a process of its own, so that a scrape never waits for mail."""
+"""The Prometheus endpoint, health, readiness and status: a process of its own, so that a scrape never waits for mail."""
 
+import json
 import os
 import selectors
 import signal
@@ -12,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import CollectorRegistry
 
 from authmilter.metrics import Layout, Shared, registry
+from authmilter.server.status import Status
 
 MAX_CLIENTS = 64  # served at once; more wait in the backlog
 
@@ -27,6 +29,7 @@ class _Server(ThreadingHTTPServer):
         self.shared = shared
         self.layout = layout
         self.registry: CollectorRegistry = registry(shared, layout)
+        self.status = Status(shared, layout)
         self.places = threading.BoundedSemaphore(MAX_CLIENTS)
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -50,7 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
 
     def do_GET(self) -> None:
-        """Serve /metrics, /healthz and /readyz."""
+        """Serve /metrics, /healthz, /readyz and /status."""
         path = self.path.partition("?")[0]
         if path == "/metrics":
             self._answer(200, generate_latest(self.server.registry), CONTENT_TYPE_LATEST)
@@ -62,8 +65,10 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(200, f"ok: {accepting} of {self.server.shared.slots - 1} workers accept\n".encode())
             else:
                 self._answer(503, b"no worker accepts connections\n")
+        elif path == "/status":
+            self._answer(200, json.dumps(self.server.status.report()).encode() + b"\n", "application/json")
         else:
-            self._answer(404, b"there are /metrics, /healthz and /readyz\n")
+            self._answer(404, b"there are /metrics, /healthz, /readyz and /status\n")
 
     do_HEAD = do_GET  # noqa: N815  the base class looks for this name
 
@@ -90,7 +95,6 @@ def main(sock: socket.socket, control: socket.socket, shared: Shared, layout: La
     with selectors.DefaultSelector() as selector:
         selector.register(control, selectors.EVENT_READ)
         while True:
-            selector.select()
-            if not control.recv(65536):
+            if selector.select(server.status.tick()) and not control.recv(65536):
                 break
     os._exit(0)

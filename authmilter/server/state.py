@@ -9,6 +9,8 @@ from authmilter.config.schema import Store
 from authmilter.errors import StartError, StoreError
 from authmilter.store import prove
 
+SYSTEM_DIRECTORY = Path("/var/lib/authmilter")
+
 
 def sqlite_path(url: str) -> Path | None:
     """The file of a ``sqlite:`` URL, None for other URLs; without a path it is state.db in the state directory."""
@@ -24,8 +26,26 @@ def state_directory() -> Path:
     if named:
         return Path(named)
     if os.geteuid() == 0:
-        return Path("/var/lib/authmilter")
+        return SYSTEM_DIRECTORY
     return Path.home() / ".local/state/authmilter"
+
+
+def find_state(url: str) -> Path | None:
+    """The file of a ``sqlite:`` URL that a daemon made, for whoever is not that daemon; None if there is none.
+
+    Raises PermissionError if we must not know.
+    """
+    usual = sqlite_path(url)
+    if usual is None:
+        return None
+    others = [SYSTEM_DIRECTORY / usual.name] if url == "sqlite:" else []  # of a daemon that the system started
+    for path in (usual, *others):
+        try:
+            path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        return path
+    return None
 
 
 def make_state_directory(url: str, user: str, group: str) -> None:

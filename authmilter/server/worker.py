@@ -138,9 +138,7 @@ class Worker:
 
     def _build(self, dns: StubResolver) -> None:
         self.dns = dns
-        self.rules = build(
-            self.config, all_checks(), self.files, dns, self.metrics, store=self.store, alarm=self.alarm
-        )
+        self.rules = build(self.config, all_checks(), self.files, dns, self.metrics, store=self.store, alarm=self.alarm)
         if self._watch is not None:
             self._watch.cancel()
         self._watch = asyncio.create_task(self.rules.pipeline.services.lists.watch())
@@ -155,7 +153,7 @@ class Worker:
     async def _purge(self) -> None:
         """Once an hour one of all workers, on whatever machine, has the store drop what has expired."""
         while True:
-            await asyncio.sleep(PURGE_EVERY * random.uniform(0.9, 1.1))
+            await asyncio.sleep(PURGE_EVERY * random.uniform(0.9, 1.1))  # noqa: S311  not all at once
             try:
                 if await self.store.add(PURGED, "", b"", ttl=PURGE_EVERY) is None:
                     log.info("store: %d entries had expired", await self.store.purge())

@@ -41,6 +41,7 @@ MAX_WAITING = 5000  # steps that wait or are under way; what comes on top fails 
 BACKOFF_FIRST, BACKOFF_LAST = 0.25, 30.0  # seconds until a failed store is tried again
 HEALTHY_AFTER = 60.0  # a store that worked this long starts its back-off afresh
 LOG_EVERY = 60.0  # seconds
+REMEMBERED = 100_000  # keys that a scan knows not to tell twice; more would take memory without bound
 
 # Entries of ours: the secret that keys are hashed with, and what is written to prove that writing works.
 OWN = "_store"
@@ -182,15 +183,18 @@ class Primitives(ABC):
         """Entries by prefix."""
         start = _HASHED if prefix.startswith("#") else prefix[:READABLE].encode("utf-8", "surrogatepass")
         told: set[bytes] = set()  # a server that moves entries while it is asked may tell one twice
+        number = 0
         cursor: Any = b""
         while cursor is not None:
             [(cursor, found)] = await self._ask("scan", [("scan", space, start, cursor)])
             for kept, entry in found:
                 text = shown(kept)
-                if len(told) >= limit:
+                if number >= limit:
                     return
                 if kept not in told and text.startswith(prefix):
-                    told.add(kept)
+                    number += 1
+                    if len(told) < REMEMBERED:
+                        told.add(kept)
                     yield text, entry
 
     async def _ask_many(self, operation: str, steps: list[Step]) -> list[Any]:

@@ -47,7 +47,6 @@ FREE_ABOVE = 4  # when more than one page of so many is free
 SCAN_STEP = 500
 CHECKPOINT_AFTER = 1000  # rows written by this process
 RESTART_ABOVE = 8000  # frames of the write-ahead log: 32 MB
-LINGER = float(os.environ.get("LINGER", "0"))
 MOVED_CHECK = 1.0  # seconds between looks whether the file is still the one that has our name
 
 _SELECT = "SELECT value, total, half_life, life, expires FROM entry WHERE space = ? AND key = ?"

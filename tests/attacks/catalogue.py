@@ -180,7 +180,6 @@ NOT_HERE: dict[str, str] = {
     "homoglyph of an own domain": "a heuristic on the content; the domain itself is compared as A-label, see IDN homograph",
     "MIME ambiguity": "bodies are hashed and not parsed",
     "zip bomb and deep MIME nesting": "bodies are hashed and not parsed, nothing is unpacked",
-    "DNSBL with odd answers": "no blocklist is asked",
     "disk full for state": "nothing is written to the store",
     "SIGHUP with a broken file": "tests/rig/test_postfix.py: test_a_broken_file_keeps_the_old_configuration_and_says_so",
     "rspamd 4.1.4 control socket": "there is no control socket, and nothing of the network names a file",

@@ -8,7 +8,7 @@ from authmilter.check import Tools, all_checks
 from authmilter.config import ini
 from authmilter.config.schema import Config
 from authmilter.evidence import Finding
-from authmilter.interfaces import Lists, Listing, Resolver, Store
+from authmilter.interfaces import Listing, Lists, Resolver, Store
 from authmilter.model import Transaction
 from authmilter.store.memory import MemoryStore
 from tests.fakes import FakeDNS

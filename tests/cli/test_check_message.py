@@ -14,6 +14,7 @@ from tests.dnsserver import DNSServer
 
 ZONE = {
     "example.org TXT": ["v=spf1 ip4:192.0.2.0/24 -all"],
+    "example.org MX": ["10 mail.example.org."],
     "_dmarc.example.org TXT": ["v=DMARC1; p=reject"],
     "7.2.0.192.in-addr.arpa PTR": ["mail.example.org."],
     "mail.example.org A": ["192.0.2.7"],
@@ -89,7 +90,7 @@ def test_the_json_of_the_contract(check: Runner) -> None:
     assert found["action"] == "reject"
     assert found["stage"] == "eom"
     assert found["direction"] == "inbound"
-    assert found["score"] == 0.0
+    assert found["score"] == 0.6  # iprev_permerror and helo_mismatch
     assert (found["reply"]["code"], found["reply"]["enhanced"]) == (550, "5.7.26")
     assert [r["method"] for r in found["results"]] == ["iprev", "spf_helo", "spf", "dkim", "dmarc"]
     assert set(found["results"][0]) == {"method", "result", "identifier", "properties", "reason"}

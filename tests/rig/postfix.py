@@ -170,7 +170,8 @@ class Postfix:
         except smtplib.SMTPHeloError as e:
             return Answer(e.smtp_code, str(e.smtp_error), "helo")
         except smtplib.SMTPResponseException as e:
-            return Answer(e.smtp_code, str(e.smtp_error), "xclient")
+            text = e.smtp_error.decode("utf-8", "replace") if isinstance(e.smtp_error, bytes) else e.smtp_error
+            return Answer(e.smtp_code, text, "xclient")
 
     def submit_locally(self, message: bytes, mail_from: str, rcpt: str) -> None:
         """Hand in a message by the `sendmail` command: it passes through non_smtpd_milters."""

@@ -1,5 +1,6 @@
 """The endpoint over HTTP, from a process of its own."""
 
+import json
 import os
 import socket
 import time
@@ -61,6 +62,17 @@ def test_health_and_readiness(endpoint: Endpoint) -> None:
     assert endpoint.get("/readyz")[0] == 503
     Metrics(endpoint.shared, 2, endpoint.layout).set("accepting", 1.0)
     assert endpoint.get("/readyz") == (200, "ok: 1 of 2 workers accept\n")
+
+
+def test_status(endpoint: Endpoint) -> None:
+    for slot in (1, 2):
+        Metrics(endpoint.shared, slot, endpoint.layout).set("accepting", 1.0)
+    Metrics(endpoint.shared, 1, endpoint.layout).verdict("inbound", "tag", Stage.EOM, 5.0)
+    status, text = endpoint.get("/status?x")
+    report = json.loads(text)
+    assert status == 200
+    assert (report["program"], report["problems"]) == ("authmilter", [])
+    assert report["today"]["messages"]["inbound"]["tag"] == 1
 
 
 def test_other_paths(endpoint: Endpoint) -> None:

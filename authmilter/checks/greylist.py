@@ -1,0 +1,293 @@
+"""Greylisting of the doubtful (RFC 6647): a stranger is asked to come again, which most senders of spam never do.
+
+What is remembered is a *triplet* of client, reverse-path and forward-path, and *clients* whose mail came again and
+was accepted.  A client is the domain for which SPF passes, so that all hosts of a large sender are one, and else the
+network.  Nothing is written for those who are not in doubt.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from math import ceil
+from typing import Literal
+
+from authmilter.check import Tools, Words, check, record
+from authmilter.checks import correspondents, reputation
+from authmilter.checks.generic_rdns import is_generic
+from authmilter.config import endpoint
+from authmilter.config.option import Names, Networks, Seconds, option
+from authmilter.config.schema import Config
+from authmilter.evidence import Finding, Result
+from authmilter.forwarding import within
+from authmilter.identities import address_of, client_network, confirmed_name, result_of, spf_domain
+from authmilter.interfaces import Entry, Space
+from authmilter.model import Direction, Mailbox, Stage, Transaction
+from authmilter.verdict import Action, Ruling
+
+TRIPLET = Space("greylist", personal=True, help="client, sender and recipient; waits since its age, or passed")
+CLIENT = Space("greylist_clients", help="client that waits no more, or how often its mail came again")
+
+MAX_RECORDED = 50  # recipients of a message whose triplets are remembered
+REFRESH = 86400.0  # seconds after which the time of what is known begins anew when it is used
+
+# What an entry says; that of a triplet that waits is empty, and a client without ALLOWED is a count of successes.
+PASSED, ALLOWED = b"passed", b"allowed"
+
+# RFC 5321 section 4.5.1, RFC 2142: where people write who can't reach us otherwise.
+_ALWAYS_OPEN = (b"postmaster", b"abuse")
+
+_SPF_DOUBTS = {
+    Result.FAIL: "SPF fail",
+    Result.SOFTFAIL: "SPF softfail",
+    Result.PERMERROR: "the SPF record can't be used",
+}
+_SPF_SILENT = (Result.NONE, Result.NEUTRAL)
+
+
+@dataclass(frozen=True)
+class Greylist:
+    """The first attempt of the doubtful is refused for a while: 451 4.7.1.
+
+    Good senders try again; much of what sends spam does not, and what does is on a blocklist by then.  Who is in doubt:
+
+        listed: on a DNS blocklist, though not refused for that.
+        no name: no reverse DNS, or a name that does not lead back.
+        generic name: one like that of a dynamic line.
+        SPF: fail, softfail, or a record that can't be used.
+        new network: no SPF (none, neutral), and no mail known from there.
+
+    A temporary failure of the DNS is no doubt.  Never greylisted are mail to postmaster and abuse, clients on a DNS
+    welcomelist, in [access] accept, [forwarders] or [spf] skip, what the options here except, known correspondents (see
+    [correspondents]), and domains of good reputation for which SPF passes (see [reputation]).
+
+    What has to wait is the triplet of client, sender and recipient; digits and tags in the sender's address don't
+    count.  The client is the domain for which SPF passes, so that it may come again from any of its hosts, else the
+    network: a /24, or a /64 of IPv6.  Whoever comes too early is told the rest of the time, which does not begin anew.
+    A client whose mail came again and was accepted, unmarked, waits no more, as long as it is heard of within
+    `pass_ttl`.
+
+    Bounces (the null reverse-path) are refused at DATA instead, so that who only asks whether an address exists, as
+    some servers do before they take mail of ours, has his answer at once.
+    """
+
+    enabled: bool = option(False, "Switch it on.")
+    who: Literal["doubtful", "all"] = option(
+        "doubtful", "Who is greylisted: the doubtful, as told above, or all who are not excepted."
+    )
+    delay: Seconds = option(
+        Seconds(300.0), "How long a new triplet must wait, from its first attempt.", at_least=1, at_most=6 * 3600
+    )
+    window: Seconds = option(
+        Seconds(2 * 86400.0),
+        "Who comes again later than this after his first attempt is new.",
+        at_least=12 * 3600,
+        at_most=30 * 86400,
+    )
+    pass_ttl: Seconds = option(
+        Seconds(35 * 86400.0),
+        "For how long clients and triplets that passed are known after they were heard of.",
+        at_least=86400,
+        at_most=3650 * 86400,
+    )
+    auto_allow: int = option(
+        1,
+        "After so many messages that came again and were accepted a client waits no more, whoever it writes for; 0: "
+        "every triplet waits.",
+        at_least=0,
+        at_most=1000,
+    )
+    except_networks: Networks = option((), "Clients that are never greylisted.")
+    except_domains: Names = option(
+        (),
+        "Domains that are never greylisted, if SPF passes for them, or if they are the client's confirmed name; a "
+        "leading dot takes subdomains in.",
+        each=endpoint.domain_or_parent,
+    )
+    except_recipients: Names = option(
+        (), "Recipients, as domains or mailboxes, whose mail never waits.", each=endpoint.recipient
+    )
+
+
+def _is_on(config: Config) -> bool:
+    return config.of(Greylist).enabled
+
+
+def _text(tx: Transaction, detail: str) -> str:  # noqa: ARG001
+    seconds, _, reason = detail.partition(" ")
+    return f"Greylisted, please try again in {seconds} seconds ({reason})"
+
+
+@check(
+    Stage.RCPT,
+    scores={"greylist": Action.TEMPFAIL},
+    options=Greylist,
+    replies={"greylist": Words("7.1", _text)},
+)
+async def greylist(tx: Transaction, tools: Tools) -> AsyncIterator[Finding]:
+    """The client is in doubt, and new to this sender and recipient: it must come again."""
+    if tx.envelope.reverse_path is not None:
+        detail = await _detail(tx, tx.envelope.forward_paths[-1], tools, tools.options)
+        if detail:
+            yield Finding("greylist", detail)
+
+
+@check(
+    Stage.DATA,
+    scores={"greylist_bounce": Action.TEMPFAIL},
+    wanted=_is_on,
+    replies={"greylist_bounce": Words("7.1", _text)},
+)
+async def greylist_bounce(tx: Transaction, tools: Tools) -> AsyncIterator[Finding]:
+    """The same for a bounce, at DATA."""
+    if tx.envelope.reverse_path is None and tx.envelope.forward_paths:
+        detail = await _detail(tx, tx.envelope.forward_paths[0], tools, tools.config.of(Greylist))
+        if detail:
+            yield Finding("greylist_bounce", detail)
+
+
+async def _detail(tx: Transaction, recipient: Mailbox, tools: Tools, options: Greylist) -> str:
+    """Seconds to wait and the reason; "" if this recipient's mail may pass.  Raises StoreError."""
+    client = _client(tx)
+    reason, only_new = _doubt(tx, options)
+    if not client or not reason or _is_excepted(tx, recipient, options, tools.config):
+        return ""
+    triplet = _triplet(client, tx.envelope.reverse_path, recipient)
+    seen, known = await _look_up(tx, client, triplet, recipient, tools, only_new=only_new)
+    if known:
+        return ""
+    if seen is None or not seen.age:
+        # Of all who race, one hears None; nobody's time begins anew.  An entry without age may be from before the clock was
+        # set back: `add` then lets its time run again.
+        seen = await tools.store.add(TRIPLET, triplet, b"", options.window)
+    if seen is not None and seen.value == PASSED:
+        return ""
+    rest = options.delay - (0.0 if seen is None else seen.age)
+    return f"{ceil(rest)} {reason}" if rest > 0 else ""
+
+
+async def _look_up(
+    tx: Transaction, client: str, triplet: str, recipient: Mailbox, tools: Tools, *, only_new: bool
+) -> tuple[Entry | None, bool]:
+    """What is known of the triplet, and whether the sender is known well enough to pass without; in one round trip."""
+    config, sender = tools.config, tx.envelope.reverse_path
+    keys = [(TRIPLET, triplet), (CLIENT, client)]
+    if sender is not None and spf_domain(tx) and config.of(correspondents.Correspondents).enabled:
+        contact = correspondents.key(sender, recipient.domain)
+        keys += [(correspondents.CORRESPONDENT, contact)] if contact else []
+    # That good mail came from the network shows that it is not new, but is nothing against a better reason.
+    identity = reputation.spf_identity(tx) or (reputation.network_identity(tx) if only_new else "")
+    options = config.of(reputation.Reputation)
+    counts = reputation.keys_of([identity]) if identity and options.enabled else []
+    entries = await tools.store.get_many([*keys, *counts])
+    seen, allowed, *contacts = entries[: len(keys)]
+    known = (allowed is not None and allowed.value == ALLOWED) or any(contact is not None for contact in contacts)
+    if counts and not known:
+        standing = reputation.standings([identity], entries[len(keys) :])[identity]
+        known = standing.value(options.minimum) < 0
+    return seen, known
+
+
+def _client(tx: Transaction) -> str:
+    """The client's part of the keys: what SPF passes for, else the network; "" if not even that is known."""
+    return spf_domain(tx) or client_network(tx)
+
+
+_WORD = re.compile(r"([^0-9a-z]+)")
+
+
+def _triplet(client: str, sender: Mailbox | None, recipient: Mailbox) -> str:
+    """The key of a triplet.
+
+    Addresses made for one message (VERP, BATV, SRS) differ in words that have digits, and behind a plus sign.
+    """
+    if sender is None:
+        return f"{client} <> {address_of(recipient)}"
+    local_part, at, domain = address_of(sender).partition("@")
+    words = _WORD.split(local_part.partition("+")[0])
+    local_part = "".join(word if word.isalpha() or not word.isalnum() else "#" for word in words)
+    return f"{client} {local_part}{at}{domain} {address_of(recipient)}"
+
+
+def _doubt(tx: Transaction, options: Greylist) -> tuple[str, bool]:
+    """Why the client is in doubt, "" if it is not; and does it count only if the network is new?  See `Greylist`."""
+    if any(finding.symbol.startswith("dnsbl_") for _, finding in tx.findings):
+        return "client is on a blocklist", False
+    iprev = result_of(tx, "iprev")
+    if iprev is not None and iprev.result is Result.PERMERROR:
+        return "client has no reverse DNS", False
+    if iprev is not None and iprev.result is Result.FAIL:
+        return "reverse DNS of the client is not confirmed", False
+    name, address = confirmed_name(tx), tx.connection.client_ip
+    if name and address is not None and is_generic(name, address):
+        return "name of the client is generic", False
+    spf = result_of(tx, "spf")
+    if spf is not None and spf.result in _SPF_DOUBTS:
+        return _SPF_DOUBTS[spf.result], False
+    if options.who == "all":
+        return "first mail of its kind", False
+    # A bounce has no sender for whom SPF could speak, and few hosts publish it for their HELO name.
+    if spf is not None and spf.result in _SPF_SILENT and tx.envelope.reverse_path is not None:
+        return "network is new here, and SPF does not say that it may send this", True
+    return "", False
+
+
+def _is_excepted(tx: Transaction, recipient: Mailbox, options: Greylist, config: Config) -> bool:
+    if recipient.local_part.lower() in _ALWAYS_OPEN:
+        return True
+    if any(f.symbol == "access_accept" or f.symbol.startswith("dnswl_") for _, f in tx.findings):
+        return True
+    client = tx.connection.client_ip
+    networks = (*options.except_networks, *config.forwarders.networks, *config.spf.skip)
+    if client is not None and any(client in network for network in networks):
+        return True
+    if options.except_recipients and {address_of(recipient), recipient.domain}.intersection(options.except_recipients):
+        return True
+    name, sender = confirmed_name(tx), spf_domain(tx)
+    for entries, domains in ((options.except_domains, (name, sender)), (config.forwarders.names, (name,))):
+        if any(within(domain, entry) for entry in entries for domain in domains if domain):
+            return True
+    return False
+
+
+@record("greylist")
+async def remember_passed(tx: Transaction, ruling: Ruling | None, tools: Tools) -> None:
+    """Remember who came again, once his message is accepted."""
+    action = Action.CONTINUE if ruling is None else ruling.verdict.action
+    client = _client(tx)
+    if (
+        action not in (Action.ACCEPT, Action.TAG, Action.QUARANTINE)
+        or tx.envelope.direction is not Direction.INBOUND
+        or not client
+        or not _doubt(tx, tools.options)[0]
+    ):
+        return
+    store, options = tools.store, tools.options
+    recipients = tx.envelope.forward_paths[:MAX_RECORDED]
+    triplets = list(dict.fromkeys(_triplet(client, tx.envelope.reverse_path, path) for path in recipients))
+    known, *entries = await store.get_many([(CLIENT, client), *((TRIPLET, triplet) for triplet in triplets)])
+    # What only a mark or the hold queue was good enough for is no reason to trust all that the client sends.
+    trusted = action is Action.ACCEPT
+    if known is not None and known.value == ALLOWED:
+        if trusted and known.age > REFRESH:
+            await store.put(CLIENT, client, ALLOWED, options.pass_ttl)
+        return
+    came_again = {
+        triplet: entry
+        for triplet, entry in zip(triplets, entries, strict=True)
+        if entry is not None and (entry.value == PASSED or entry.age >= options.delay)
+    }
+    if not came_again:
+        return
+    if trusted and options.auto_allow:
+        successes = 1.0
+        if options.auto_allow > 1:
+            successes = (await store.incr(CLIENT, client, options.pass_ttl)).total
+        if successes >= options.auto_allow:
+            await store.put(CLIENT, client, ALLOWED, options.pass_ttl)
+            return
+    await asyncio.gather(*(
+        store.put(TRIPLET, triplet, PASSED, options.pass_ttl)
+        for triplet, entry in came_again.items()
+        if entry.value != PASSED or entry.age > REFRESH
+    ))  # fmt: skip

@@ -1,0 +1,240 @@
+"""`authmilter status`: how the running daemon does.
+
+It asks the daemon over HTTP, where [metrics] listens, and so needs no rights of its own.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from authmilter.cli import EX_USAGE
+from authmilter.cli.terminal import duration, escaped, paint, plural, table
+from authmilter.config import ini
+from authmilter.config.endpoint import parse_listen, parse_store
+from authmilter.config.schema import Config
+from authmilter.errors import ConfigError, StartError
+from authmilter.server.state import find_state
+
+EX_WRONG = 1
+TIMEOUT = 5.0  # seconds
+LARGEST = 4 * 2**20  # octets of an answer
+_ACTIONS = ("accept", "tag", "quarantine", "tempfail", "reject", "discard")
+
+Report = dict[str, Any]
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this verb."""
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    parser.add_argument(
+        "--url", metavar="URL", help="ask the daemon there, such as http://127.0.0.1:9797; no configuration is read"
+    )
+    parser.epilog = (
+        "Exit status: 0 it runs and is well, 1 something is wrong with it, 69 it is not to be reached, 78 the "
+        "configuration can't be used."
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exit status 1 if something is wrong; raises StartError if no daemon answers."""
+    config = None
+    if args.url is None:
+        config = _configuration(args.config)
+        url = _url(config)
+    elif _is_http(args.url):
+        url = args.url.rstrip("/")
+    else:
+        print(f"authmilter status: --url {escaped(args.url)}: is not http://HOST:PORT", file=sys.stderr)
+        return EX_USAGE
+    report = _ask(url)
+    if config is not None:
+        report["store"].update(_store(config))
+    if args.json:
+        print(json.dumps(report, indent=2))
+    else:
+        try:
+            lines = text(report, url)
+        except (LookupError, TypeError, ValueError, AttributeError):
+            raise StartError(f"{url}: its answer is not that of an authmilter of this version") from None
+        print("\n".join(lines))
+    return EX_WRONG if report["problems"] else 0
+
+
+def _configuration(given: str | None) -> Config:
+    path = ini.find(given)
+    if path is not None and os.path.exists(path) and not os.access(path, os.R_OK):
+        # It may hold passwords; a user who must not read it may look at the daemon all the same.
+        print(f"authmilter status: {path} can't be read: trying the usual address", file=sys.stderr)
+        return Config()
+    try:
+        return ini.load(path, check_files=False)
+    except ConfigError as error:
+        hint = "authmilter status: --url http://ADDRESS:PORT asks a daemon that runs without reading the configuration"
+        raise ConfigError([*error.problems, hint]) from None
+
+
+def _url(config: Config) -> str:
+    if not config.metrics.listen:
+        raise StartError(
+            "status asks the daemon where [metrics] listens, and [metrics] listen is empty: set it, such as to "
+            "127.0.0.1:9797, and restart"
+        )
+    host, port = parse_listen(config.metrics.listen)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  every address: one of them is ours
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _ask(url: str) -> Report:
+    # Without the proxies that the environment may name: they are for the way out.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{url}/status", timeout=TIMEOUT) as answer:
+            report = json.loads(answer.read(LARGEST))
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise StartError(
+            f"{url} has no /status ({error.code}): another program, or an older release runs there"
+        ) from None
+    except (OSError, http.client.HTTPException) as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        words = (reason.strerror if isinstance(reason, OSError) else "") or str(reason) or type(reason).__name__
+        raise StartError(
+            f"no daemon answers at {url}: {words}.  Is it running (systemctl status authmilter), and with this "
+            "[metrics] listen?"
+        ) from None
+    except (ValueError, RecursionError):  # no JSON
+        report = None
+    if not isinstance(report, dict) or report.get("program") != "authmilter" or "problems" not in report:
+        raise StartError(f"{url} is answered by another program than authmilter")
+    return report
+
+
+def _store(config: Config) -> Report:
+    """What the daemon does not tell to everybody who asks: where the state is, and how large."""
+    url = parse_store(config.store.url)
+    if url.kind != "sqlite":
+        return {"kind": url.kind, "where": url.shown, "size": None}
+    size = 0
+    try:
+        path = find_state(config.store.url)
+        if path is None:
+            return {"kind": url.kind, "where": config.store.url, "size": None}
+        for suffix in ("", "-wal"):
+            if Path(f"{path}{suffix}").exists():
+                size += Path(f"{path}{suffix}").stat().st_size
+    except PermissionError as error:
+        return {"kind": url.kind, "where": f"sqlite:{error.filename}", "size": None}
+    return {"kind": url.kind, "where": f"sqlite:{path}", "size": size}
+
+
+# -- as text ----------------------------------------------------------------------------------------------------------
+
+
+def text(report: Report, url: str) -> list[str]:
+    """The report for people."""
+    uptime = f", up {duration(report['uptime'])}" if report["uptime"] is not None else ""
+    lines = [paint(escaped(f"authmilter {report['version']} at {url}{uptime}"), "title")]
+    facts = [
+        ("workers", _workers(report["workers"])),
+        ("connections", _connections(report["connections"])),
+        ("reload", _reload(report["reload"])),
+        ("store", _store_line(report["store"])),
+        ("DNS", _dns(report["dns"])),
+        ("alarms", _alarms(report["alarms"])),
+    ]
+    lines += table([(name, escaped(line)) for name, line in facts])
+    lines += ["", *_today(report["today"])]
+    if report["dns_lists"]:
+        lines += ["", *_lists(report["dns_lists"])]
+    problems = [paint(escaped(problem), "bad") for problem in report["problems"]]
+    return [*lines, "", *(problems or [paint("all is well", "good")])]
+
+
+def _workers(found: Report) -> str:
+    return f"{found['accepting']} of {found['configured']} accept connections, {plural(found['restarts'], 'restart')}"
+
+
+def _connections(found: Report) -> str:
+    return f"{found['active']:,} open, {found['total']:,} so far, {found['refused']:,} refused"
+
+
+def _reload(found: Report) -> str:
+    if found["seconds_ago"] is None:
+        return "none since the start"
+    outcome = "succeeded" if found["last_successful"] else "failed"
+    total = found["successes"] + found["failures"]
+    return f"{outcome} {duration(found['seconds_ago'])} ago; {total:,} so far, {found['failures']:,} failed"
+
+
+def _store_line(found: Report) -> str:
+    parts = [found["where"]] if "where" in found else []
+    if found.get("size") is not None:
+        parts.append(_size(found["size"]))
+    return ", ".join([*parts, _counts(found["errors"], "no errors", "errors: ")])
+
+
+def _size(octets: int) -> str:
+    return f"{octets / 1024:.0f} KiB" if octets < 2**20 else f"{octets / 2**20:,.1f} MiB"
+
+
+def _dns(found: Report) -> str:
+    hits, misses = found["cache"].get("hit", 0), found["cache"].get("miss", 0)
+    if not hits + misses:
+        return "no questions yet"
+    share = f"{100.0 * hits / (hits + misses):.1f} % of {plural(hits + misses, 'question')} answered from the cache"
+    return f"{share}; {_counts(found['questions'], 'none sent', 'sent: ')}"
+
+
+def _counts(found: dict[str, int], none: str, title: str = "") -> str:
+    named = [f"{name} {count:,}" for name, count in found.items() if count]
+    return title + ", ".join(named) if named else none
+
+
+def _alarms(found: Report) -> str:
+    return (
+        "; ".join(f"{event}: {_counts(outcomes, '')}" for event, outcomes in found.items() if any(outcomes.values()))
+        or "none"
+    )
+
+
+def _today(found: Report) -> list[str]:
+    moment = time.localtime(found["since"])
+    since = time.strftime("midnight (%Z)" if found["whole_day"] else "%H:%M:%S %Z", moment)
+    rows: list[tuple[str, ...]] = [("messages", *_ACTIONS, "all")]
+    for direction, actions in found["messages"].items():
+        numbers = [actions.get(action, 0) for action in _ACTIONS]
+        rows.append((escaped(direction), *(f"{number:,}" for number in (*numbers, sum(actions.values())))))
+    title, *lines = table(rows, right=len(rows[0]) - 1)
+    refused = _counts(found["recipients_refused"], "none")
+    return [
+        paint(f"today, since {since}", "title"),
+        paint(title, "dim"),
+        *lines,
+        escaped(f"recipients refused: {refused}"),
+    ]
+
+
+def _lists(found: Report) -> list[str]:
+    outcomes = list(dict.fromkeys(outcome for one in found.values() for outcome in one["answers"]))
+    rows = [("DNS list", "state", *map(escaped, outcomes))]
+    for name, one in found.items():
+        state = f"off in {plural(one['off_in_workers'], 'worker')}" if one["off_in_workers"] else "on"
+        rows.append((escaped(name), state, *(f"{one['answers'].get(outcome, 0):,}" for outcome in outcomes)))
+    title, *lines = table(rows, right=len(outcomes))
+    return [paint(title, "dim"), *lines]

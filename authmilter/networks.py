@@ -1,0 +1,84 @@
+"""What the configuration says of an address by its networks, and of a name by the domains above it."""
+
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+_MAPPED = IPv6Network("::ffff:0:0/96")  # RFC 4291 section 2.5.5.2
+
+
+class NetworkTable(Generic[T]):
+    """Values by network; the most specific network of an address decides.
+
+    A search takes one look into a dictionary for every prefix length that occurs, however many networks there are.
+    IPv4 addresses that are written as IPv6 (``::ffff:192.0.2.1``) are IPv4, in networks as in addresses.  Of two values
+    for one network the first stays.
+    """
+
+    __slots__ = ("_ipv4", "_ipv6")
+
+    def __init__(self, entries: Iterable[tuple[IPv4Network | IPv6Network, T]] = ()) -> None:
+        ipv4: dict[int, dict[int, T]] = {}
+        ipv6: dict[int, dict[int, T]] = {}
+        for network, value in entries:
+            if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
+                network = IPv4Network((int(network.network_address) & 0xFFFFFFFF, network.prefixlen - 96))  # noqa: PLW2901
+            shift = network.max_prefixlen - network.prefixlen
+            table = ipv4 if isinstance(network, IPv4Network) else ipv6
+            table.setdefault(shift, {}).setdefault(int(network.network_address) >> shift, value)
+        # Bits to drop from an address, and the networks of the length that is left; the longest prefix first.
+        self._ipv4 = tuple(sorted(ipv4.items(), key=lambda item: item[0]))
+        self._ipv6 = tuple(sorted(ipv6.items(), key=lambda item: item[0]))
+
+    def __bool__(self) -> bool:
+        return bool(self._ipv4 or self._ipv6)
+
+    def find(self, address: IPv4Address | IPv6Address | None) -> T | None:
+        """The value of the most specific network that the address lies in; None if it lies in none."""
+        if isinstance(address, IPv6Address):
+            mapped = address.ipv4_mapped
+            if mapped is None:
+                return _search(self._ipv6, int(address))
+            address = mapped
+        return None if address is None else _search(self._ipv4, int(address))
+
+
+class NameTable(Generic[T]):
+    """Values by lower-case domain name; where a name begins with a dot, it holds for what is below it too.
+
+    A search takes one look into a dictionary for every label of a name, however many names there are.  Of two values for
+    one name the first stays.
+    """
+
+    __slots__ = ("_names",)
+
+    def __init__(self, entries: Iterable[tuple[str, T]] = ()) -> None:
+        self._names: dict[str, T] = {}
+        for name, value in entries:
+            self._names.setdefault(name, value)
+
+    def __bool__(self) -> bool:
+        return bool(self._names)
+
+    def find(self, name: str) -> T | None:
+        """The value of the name itself, else of the longest name with a dot that holds for it; None if none does."""
+        names = self._names
+        if name in names:
+            return names[name]
+        rest = "." + name if names and name else ""
+        while rest:
+            if rest in names:
+                return names[rest]
+            dot = rest.find(".", 1)
+            rest = rest[dot:] if dot > 0 else ""
+        return None
+
+
+def _search(lengths: tuple[tuple[int, dict[int, T]], ...], number: int) -> T | None:
+    for shift, networks in lengths:
+        key = number >> shift
+        if key in networks:
+            return networks[key]
+    return None

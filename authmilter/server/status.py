@@ -1,0 +1,204 @@
+"""What `authmilter status` shows of a running daemon: its counters, put together and judged.
+
+The exporter has one of these.  It looks at the clock twice a minute, for two things that counters don't tell: what they
+were at midnight, and whether errors of the store are of now.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import authmilter
+from authmilter.metrics import Layout, Shared
+
+TICK = 30.0  # seconds between looks at the clock, at most
+STANDS_STILL = 10.0  # seconds without a heartbeat, which is one a second
+_VERDICTS = "authmilter_messages_total"
+_REFUSED = "authmilter_recipients_refused_total"
+
+Report = dict[str, Any]
+
+
+class Status:
+    """The report, and what has to be remembered for it.  Any thread may use it.
+
+    `clock` is in seconds since 1970 and may jump, `ticks` is that of the supervisor and the workers, which does not.
+    """
+
+    def __init__(
+        self,
+        shared: Shared,
+        layout: Layout,
+        *,
+        clock: Callable[[], float] = time.time,
+        ticks: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._shared = shared
+        self._layout = layout
+        self._clock = clock
+        self._ticks = ticks
+        self._lock = threading.Lock()
+        self._begin_day()
+        # (time, errors of the store until then): the oldest is one to one and a half minutes old, once there are three
+        self._errors: deque[tuple[float, float]] = deque([(ticks(), sum(self._store_errors().values()))], maxlen=3)
+
+    def tick(self) -> float:
+        """To be called when the returned number of seconds has passed, or earlier."""
+        with self._lock:
+            self._look_at_the_date()
+            now = self._ticks()
+            if now - self._errors[-1][0] >= 0.9 * TICK:
+                self._errors.append((now, sum(self._store_errors().values())))
+        year, month, day = self._day
+        # mktime() knows how long a day is where clocks are changed, and what the 32nd of a month is.
+        left = time.mktime((year, month, day + 1, 0, 0, 0, 0, 0, -1)) - self._clock()
+        return left + 0.01 if 0.0 < left < TICK else TICK
+
+    def report(self) -> Report:
+        """What goes out as JSON.  Counts are those since the start, but for ``today``."""
+        with self._lock:
+            self._look_at_the_date()
+            found = self._counts()
+        found["problems"] = _problems(found)
+        return found
+
+    def _counts(self) -> Report:
+        return {
+            "program": "authmilter",
+            "version": authmilter.__version__,
+            "uptime": self._ago("started"),
+            "workers": self._workers(),
+            "connections": {
+                "active": self._one("authmilter_connections_active"),
+                "total": self._one("authmilter_connections_total"),
+                "refused": self._one("authmilter_connections_refused_total"),
+            },
+            "reload": {
+                "successes": self._column("authmilter_config_reloads_total").get("success", 0),
+                "failures": self._column("authmilter_config_reloads_total").get("failure", 0),
+                "last_successful": bool(self._one("authmilter_config_last_reload_successful")),
+                "seconds_ago": self._ago("reloaded"),
+            },
+            "store": self._store(),
+            "dns": {
+                "cache": self._column("authmilter_dns_cache_total"),
+                "questions": self._by_last("authmilter_dns_queries_total"),
+            },
+            "dns_lists": self._lists(),
+            "alarms": self._tree("authmilter_alarms_total"),
+            "today": self._today(),
+        }
+
+    # -- the day ------------------------------------------------------------------------------------------------------
+
+    def _look_at_the_date(self) -> None:
+        if time.localtime(self._clock())[:3] != self._day:  # forward at midnight, or either way by a clock that was set
+            self._begin_day()
+
+    def _begin_day(self) -> None:
+        now = self._clock()
+        self._day = time.localtime(now)[:3]
+        year, month, day = self._day
+        midnight = time.mktime((year, month, day, 0, 0, 0, 0, 0, -1))
+        self._since = now
+        self._whole_day = 0.0 <= now - midnight <= TICK
+        self._before = {name: self._sums(name) for name in (_VERDICTS, _REFUSED)}
+
+    def _sums(self, name: str) -> dict[tuple[str, ...], float]:
+        return {row: self._shared.sum(cell) for row, cell in self._layout.rows(name).items()}
+
+    def _risen(self, name: str) -> list[tuple[tuple[str, ...], int]]:
+        """Label values, and how much was counted for them since the day began."""
+        before = self._before[name]
+        return [(row, round(count - before[row])) for row, count in self._sums(name).items()]
+
+    def _today(self) -> Report:
+        messages: dict[str, dict[str, int]] = {}
+        for (direction, action, *_), count in self._risen(_VERDICTS):
+            actions = messages.setdefault(direction, {})
+            actions[action] = actions.get(action, 0) + count
+        return {
+            "since": self._since,
+            "whole_day": self._whole_day,
+            "messages": messages,
+            "recipients_refused": {code: count for (code,), count in self._risen(_REFUSED)},
+        }
+
+    # -- counters -----------------------------------------------------------------------------------------------------
+
+    def _workers(self) -> dict[str, int]:
+        heartbeat = self._layout.cells["heartbeat", ()]
+        now = self._ticks()
+        beats = [self._shared.slot(number)[heartbeat] for number in range(1, self._shared.slots)]
+        return {
+            "configured": len(beats),
+            "accepting": self._one("accepting"),
+            "standing_still": sum(0.0 < beat < now - STANDS_STILL for beat in beats),
+            "restarts": self._one("authmilter_worker_restarts_total"),
+        }
+
+    def _store_errors(self) -> dict[str, int]:
+        return self._column("authmilter_store_errors_total")
+
+    def _store(self) -> Report:
+        errors = self._store_errors()
+        return {"errors": errors, "errors_lately": round(sum(errors.values()) - self._errors[0][1])}
+
+    def _lists(self) -> dict[str, Report]:
+        answers = self._tree("authmilter_dnslist_queries_total")
+        off = self._column("authmilter_dnslist_off")
+        return {name: {"off_in_workers": off.get(name, 0), "answers": answers.get(name, {})} for name in answers | off}
+
+    def _one(self, name: str) -> int:
+        return round(self._shared.sum(self._layout.cells[name, ()]))
+
+    def _ago(self, gauge: str) -> float | None:
+        """Seconds since the time that the supervisor set; None if it did not."""
+        at = self._shared.sum(self._layout.cells[gauge, ()])
+        return round(self._ticks() - at, 1) if at else None
+
+    def _rows(self, name: str) -> list[tuple[tuple[str, ...], int]]:
+        """Label values and count, of all that was foreseen and of what else there was."""
+        rows = [(row, round(self._shared.sum(cell))) for row, cell in self._layout.rows(name).items()]
+        return [(row, count) for row, count in rows if count or "other" not in row]
+
+    def _column(self, name: str) -> dict[str, int]:
+        return {row[0]: count for row, count in self._rows(name)}
+
+    def _tree(self, name: str) -> dict[str, dict[str, int]]:
+        found: dict[str, dict[str, int]] = {}
+        for (first, second), count in self._rows(name):
+            found.setdefault(first, {})[second] = count
+        return found
+
+    def _by_last(self, name: str) -> dict[str, int]:
+        """Added up by the last label."""
+        found: dict[str, int] = {}
+        for row, count in self._rows(name):
+            found[row[-1]] = found.get(row[-1], 0) + count
+        return found
+
+
+def _problems(found: Report) -> list[str]:
+    """What is wrong now, in words for the administrator."""
+    problems = []
+    workers = found["workers"]
+    configured, accepting, still = workers["configured"], workers["accepting"], workers["standing_still"]
+    if not accepting:
+        problems.append("no worker accepts connections")
+    elif accepting < configured:
+        problems.append(f"only {accepting} of {configured} workers accept connections")
+    if still:
+        problems.append(f"{still} of {configured} workers stand still")
+    if found["reload"]["failures"] and not found["reload"]["last_successful"]:
+        problems.append("the last reload failed, and the configuration before it is in force")
+    if found["store"]["errors_lately"]:
+        problems.append(f"the store failed {found['store']['errors_lately']} times in the last minute or so")
+    problems += [
+        f"DNS list {name} is off in {one['off_in_workers']} of {configured} workers"
+        for name, one in found["dns_lists"].items()
+        if one["off_in_workers"]
+    ]
+    return problems

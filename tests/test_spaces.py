@@ -1,0 +1,52 @@
+"""Which kinds of state there are."""
+
+import ast
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from authmilter.interfaces import Space
+from authmilter.spaces import spaces
+
+CHECKS = Path(__file__).parent.parent / "authmilter" / "checks"
+
+
+def test_spaces_are_found_by_name_and_in_order() -> None:
+    found = spaces()
+    assert {"greylist", "reputation_ham", "reputation_spam"} <= set(found)
+    assert list(found) == sorted(found)
+    assert all(name == space.name for name, space in found.items())
+
+
+def test_every_space_of_a_check_is_found() -> None:
+    declared = {
+        node.args[0].value
+        for path in CHECKS.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "id", "") == "Space"
+        and isinstance(node.args[0], ast.Constant)
+    }
+    assert set(spaces()) == declared
+
+
+def test_every_space_says_what_it_holds() -> None:
+    assert [name for name, space in spaces().items() if not space.help] == []
+
+
+def test_two_checks_can_not_keep_the_same_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("authmilter.checks.zz_another")
+    vars(module)["MINE"] = Space("greylist", personal=True)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    with pytest.raises(ValueError, match="two checks keep a space called greylist"):
+        spaces()
+
+
+def test_a_check_may_read_what_another_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = spaces()
+    module = ModuleType("authmilter.checks.zz_another")
+    vars(module)["THEIRS"] = before["greylist"]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    assert spaces() == before
