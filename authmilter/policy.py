@@ -156,9 +156,12 @@ class Policy:
         self.special = {name: _compile(_merged(config, name), checks) for name in _recipients(config)}
         # Domains of which single mailboxes have a policy.
         self._with_mailboxes = frozenset(name.rpartition("@")[2] for name in self.special if "@" in name)
-        common = self.common.acts_at(self.stages)
-        everybody = common.intersection(*(rules.acts_at(self.stages) for rules in self.special.values()))
-        anybody = common.union(*(rules.acts_at(self.stages) for rules in self.special.values()))
+        everyone = (self.common, *self.special.values())
+        # Where some enforce their policy and others only look on, a refusal of these must not stand in for that of those.
+        mixed = len({rules.enforce for rules in everyone}) > 1
+        stages = [rules.acts_at(self.stages) for rules in everyone]
+        before = [s if rules.enforce or not mixed else frozenset() for s, rules in zip(stages, everyone, strict=True)]
+        common, anybody, everybody = stages[0], frozenset().union(*stages), stages[0].intersection(*before)
         acting = everybody | (common & {Stage.CONNECT})
         if any(stage <= Stage.RCPT for stage in anybody - acting):
             acting |= {Stage.RCPT}

@@ -54,6 +54,7 @@ MAX_FIELDS = 20_000
 MAX_PREFETCHED_KEYS = 20  # of a chain: it has few sealers, unless it is made to cost
 MAX_HELO = 1024  # octets; RFC 5321 section 4.5.3.1.2 has 255 for a domain
 MAX_RECIPIENTS = 10_000  # more are accepted, but no longer listed
+MAX_CHECKED_RECIPIENTS = 1000  # at the end of the message; at RCPT each one is
 MAX_FINDINGS = 500  # of a transaction; every recipient may bring some
 
 LATE = "not done in time"
@@ -95,7 +96,12 @@ def build(
     pipeline = Pipeline(config, checks, observer, clock, services)
     policy = Policy(config, checks)
     answering = frozenset(s for s in Stage if s is Stage.EOM or any(policy.acts_at(s, d) for d in Direction))
-    busy = frozenset(s for s in Stage if s in answering or any(pipeline.has_checks(s, d) for d in Direction))
+    busy = frozenset(
+        s
+        for s in Stage
+        # Where RCPT is not answered its checks run at the end: there all results are in, and nobody had to wait for them.
+        if s in answering or (s is not Stage.RCPT and any(pipeline.has_checks(s, d) for d in Direction))
+    )
     client = reader(config.networks)
     return Rulebook(config, policy, pipeline, files, dns, observer, clock, busy, answering, client)
 
@@ -162,6 +168,7 @@ class Session:
         self._sealing = False
         self._choice: Choice | None = None
         self._in_message = False
+        self._remembered = False  # a recipient that was refused for good
 
     @property
     def reference(self) -> str:
@@ -266,8 +273,6 @@ class Session:
         verdict = await self._stage(Stage.RCPT) if Stage.RCPT in self.rules.busy else self._idle(Stage.RCPT)
         if verdict.action in _REFUSING:
             self.tx = before._replace(refused_recipients=before.refused_recipients + 1)
-            if verdict.reply:
-                self.rules.observer.recipient_refused(verdict.reply.code)
         return verdict
 
     async def data(self, macros: Mapping[bytes, bytes]) -> Verdict:
@@ -425,10 +430,8 @@ class Session:
         direction = self.tx.envelope.direction
         verdict = CONTINUE
         if self._is_judged(stage):
-            found, waiting = self.rules.pipeline.start(stage, direction, self.tx, self._dns)
-            self._add(stage, found)
-            self._waiting += [_Waiting(stage, judged, work) for judged, work in waiting]
-            if self.rules.policy.acts_at(stage, direction) and self._early is None:
+            self._start(stage, self.tx)
+            if self.rules.policy.acts_at(stage, direction) and (self._early is None or stage is Stage.RCPT):
                 await self._gather(self._config.milter.command_timeout, stage)
                 verdict = self._refuse(stage, self._ruling(stage))
         self.rules.observer.stage_done(stage, time.perf_counter() - started)
@@ -460,13 +463,36 @@ class Session:
         if ruling.verdict.action not in _REFUSING:
             return CONTINUE
         if not ruling.enforce:
-            self._early, self._early_stage = ruling, stage
+            if self._early is None:
+                self._early, self._early_stage = ruling, stage
             return CONTINUE
         if stage is Stage.RCPT:
-            self._refused = ruling  # a recipient is no transaction
+            self._refuse_recipient(ruling)
         else:
             self._settle(ruling, stage, "", "")
         return ruling.verdict
+
+    def _refuse_recipient(self, ruling: Ruling) -> None:
+        """A recipient is no transaction: he has a line of his own in the log, and the verdict is still to come."""
+        reply = ruling.verdict.reply
+        assert reply is not None
+        if ruling.verdict.action is Action.REJECT and not self._remembered:
+            # Else it would be forgotten where all are refused: once, however many they are.
+            self._remembered = True
+            self.rules.pipeline.remember(When.VERDICT, self.tx, ruling, self._dns)
+        self._refused = ruling
+        self.rules.observer.recipient_refused(reply.code)
+        if log.isEnabledFor(logging.INFO):
+            findings = tuple((Stage.RCPT, finding) for finding in self._of_recipient)
+            of_session = tuple(entry for entry in self.tx.findings if entry[0] is not Stage.RCPT)
+            fields = self._origin() | {
+                "rcpt": _shown(bytes(self.tx.envelope.forward_paths[-1])),
+                "symbols": _symbols(self.tx._replace(findings=of_session + findings), ruling),
+                "action": ruling.verdict.action,
+                "because": ",".join(ruling.verdict.because[:10]),
+                "reply": f"{reply.code} {reply.enhanced} {reply.text}",
+            }
+            log.info("recipient", extra={"fields": fields})
 
     async def _gather(self, timeout: float, stage: Stage = Stage.EOM) -> None:  # noqa: ASYNC109  late tasks go on
         """Take in the results of methods and checks that are under way, for at most `timeout` seconds.
@@ -559,13 +585,24 @@ class Session:
         return ruling, value, ""
 
     async def _check_end(self, deadline: float) -> None:
-        """The checks of the end of the message."""
+        """The checks of the end of the message, and those of the recipients if they did not run at RCPT."""
         direction = self.tx.envelope.direction
-        found, waiting = self.rules.pipeline.start(Stage.EOM, direction, self.tx, self._dns)
-        self._add(Stage.EOM, found)
-        if waiting:
-            self._waiting += [_Waiting(Stage.EOM, judged, work) for judged, work in waiting]
+        pipeline = self.rules.pipeline
+        if Stage.RCPT not in self.rules.busy and pipeline.has_checks(Stage.RCPT, direction):
+            paths = self.tx.envelope.forward_paths
+            for count in range(1, min(len(paths), MAX_CHECKED_RECIPIENTS) + 1):
+                envelope = self.tx.envelope._replace(forward_paths=paths[:count])
+                self._start(Stage.RCPT, self.tx._replace(envelope=envelope))
+        if pipeline.has_checks(Stage.EOM, direction):
+            self._start(Stage.EOM, self.tx)
+        if self._waiting:
             await self._gather(max(0.0, deadline - time.perf_counter()))
+
+    def _start(self, stage: Stage, tx: Transaction) -> None:
+        """Run the checks of a stage on that transaction; those that wait go on."""
+        found, waiting = self.rules.pipeline.start(stage, tx.envelope.direction, tx, self._dns)
+        self._add(stage, found)
+        self._waiting += [_Waiting(stage, judged, work) for judged, work in waiting]
 
     async def _authenticate(self, timeout: float) -> None:  # noqa: ASYNC109  what is late becomes a temperror
         """DKIM, ARC, and DMARC on top of them."""
@@ -712,16 +749,22 @@ class Session:
     def _authserv_id(self) -> str:
         return self._config.identity.authserv_id or self.tx.connection.mta_name or "localhost"
 
-    def _log(self, ruling: Ruling, stage: Stage, signed: str) -> None:
-        tx, verdict = self.tx, ruling.verdict
-        envelope = tx.envelope
-        fields: dict[str, Any] = {
+    def _origin(self) -> dict[str, Any]:
+        """Where a message comes from, for the log."""
+        tx, path = self.tx, self.tx.envelope.reverse_path
+        return {
             "ref": self.reference,
             "queue_id": tx.queue_id,
             "client": self._client.text,
             "client_name": tx.connection.client_name,
             "helo": _shown(tx.helo),
-            "mail_from": "<>" if envelope.reverse_path is None else _shown(bytes(envelope.reverse_path)),
+            "mail_from": "<>" if path is None else _shown(bytes(path)),
+        }
+
+    def _log(self, ruling: Ruling, stage: Stage, signed: str) -> None:
+        tx, verdict = self.tx, ruling.verdict
+        envelope = tx.envelope
+        fields = self._origin() | {
             "rcpts": len(envelope.forward_paths),
             "from": ",".join(author(tx.message).domains[:3]) if tx.message.fields else "",
             "direction": envelope.direction.label,

@@ -12,6 +12,7 @@ from authmilter.config import ini
 from authmilter.config.schema import Config, Weight
 from authmilter.errors import StoreError
 from authmilter.evidence import Finding
+from authmilter.log import TextFormatter
 from authmilter.model import Connection, Direction, Envelope, Mailbox, Stage, Transaction
 from authmilter.policy import Policy
 from authmilter.verdict import Action, Ruling
@@ -244,6 +245,46 @@ class TestRecipients:
         assert (await session.rcpt([b"<a@mild.example>"], {})).action is Action.CONTINUE
         assert (await session.rcpt([b"<b@example.net>"], {})).action is Action.CONTINUE
 
+    async def test_one_who_only_looks_on_does_not_let_others_through(self) -> None:
+        rig = Rig(
+            checks=(made("listed", Stage.MAIL, Action.REJECT),),
+            config=ini.load(None, "[policy looks.example]\nenforce = no\n"),
+        )
+        session = rig.session()
+        await session.connect(b"client", "4", 1, GOOD.encode(), {})
+        assert (await session.mail([b"<alice@example.org>"], {})).action is Action.CONTINUE
+        answers = [
+            (await session.rcpt([path], {})).action
+            for path in (b"<a@looks.example>", b"<b@example.net>", b"<c@looks.example>")
+        ]
+        assert answers == [Action.CONTINUE, Action.REJECT, Action.CONTINUE]
+
+    async def test_where_all_look_on_the_refusal_at_mail_is_logged(self) -> None:
+        rig = Rig(
+            checks=(made("listed", Stage.MAIL, Action.REJECT),),
+            config=ini.load(None, "[policy]\nenforce = no\n[policy other.example]\ntag = 1\n"),
+        )
+        assert (await rig.play()).action is Action.ACCEPT
+        assert rig.observer.seen == ["inbound reject mail"]
+
+    async def test_a_refused_recipient_has_a_line_in_the_log(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level("INFO", "authmilter.session")
+        rig = Rig(checks=(made("grey", Stage.RCPT, Action.TEMPFAIL, run=self.grey),))
+        session = rig.session()
+        await session.connect(b"client", "4", 1, GOOD.encode(), {b"j": b"mx.test"})
+        await session.mail([b"<alice@example.org>"], {})
+        verdict = await session.rcpt([b"<b\n@example.net>"], {})
+        assert verdict.reply is not None
+        (line,) = [entry for entry in caplog.records if entry.msg == "recipient"]
+        fields = line.fields  # type: ignore[attr-defined]
+        assert fields["ref"] in verdict.reply.text
+        assert (fields["client"], fields["mail_from"], fields["symbols"]) == (GOOD, "alice@example.org", "grey(0)")
+        assert (fields["action"], fields["because"]) == ("tempfail", "grey")
+        assert fields["reply"].startswith("451 4.7.1 ")
+        text = TextFormatter().format(line)
+        assert "\n" not in text
+        assert "rcpt=" in text
+
     async def test_findings_of_a_message_are_bounded(self) -> None:
         def one_each(tx: Transaction, tools: Tools) -> Iterator[Finding]:
             yield Finding("noted", str(len(tx.envelope.forward_paths)))
@@ -251,6 +292,20 @@ class TestRecipients:
         rig = Rig(checks=(made("noted", Stage.RCPT, run=one_each),))
         await rig.play(rcpts=[f"<u{i}@example.net>" for i in range(800)])
         assert len(rig.outcomes[0].tx.findings) == 500
+
+
+async def test_where_rcpt_is_not_answered_its_checks_run_at_the_end_with_all_results() -> None:
+    def known(tx: Transaction, tools: Tools) -> Iterator[Finding]:
+        methods = {r.method for r in tx.results}
+        yield Finding("known", f"{len(tx.envelope.forward_paths)} {'spf' in methods}")
+
+    rig = Rig(checks=(made("known", Stage.RCPT, 1.0, run=known),))
+    session = rig.session()
+    assert Stage.RCPT not in session.rules.busy
+    await rig.play(session=session, rcpts=["<a@example.net>", "<b@example.net>"])
+    findings = [(stage.label, f.detail) for stage, f in rig.outcomes[0].tx.findings]
+    assert findings == [("rcpt", "1 True"), ("rcpt", "2 True")]
+    assert rig.outcomes[0].ruling.verdict.score == 2.0
 
 
 async def test_a_second_helo_forgets_what_is_still_asked_of_the_first() -> None:
@@ -302,6 +357,21 @@ class TestRecords:
         await rig.play(session=session)
         await session.rules.pipeline.finish_records(5)
         assert notes == ["reject 0"]
+
+    @pytest.mark.parametrize(("action", "expected"), [(Action.REJECT, ["reject 1"]), (Action.TEMPFAIL, [])])
+    async def test_of_recipients_that_are_refused_for_good_once(
+        self, notes: list[str], action: Action, expected: list[str]
+    ) -> None:
+        rig = Rig(checks=(made("noted", Stage.RCPT, action),))
+        session = rig.session()
+        await session.connect(b"client", "4", 1, GOOD.encode(), {b"j": b"mx.test"})
+        for _ in range(2):
+            await session.mail([b"<alice@example.org>"], {})
+            for recipient in (b"<a@example.net>", b"<b@example.net>"):
+                assert (await session.rcpt([recipient], {})).action is action
+            session.abort()
+        await session.rules.pipeline.finish_records(5)
+        assert notes == expected * 2
 
     async def test_the_end_is_nothing_to_checks_that_did_not_see_the_beginning(self, notes: list[str]) -> None:
         rig = Rig(checks=(made("noted", Stage.CONNECT),))

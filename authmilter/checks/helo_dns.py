@@ -22,6 +22,15 @@ class HeloDns:
     enabled: bool = option(True, "Switch the check on.")
 
 
+def _is_known_good(tx: Transaction, tools: Tools) -> bool:
+    """Is there nothing to ask, or is it known already that the client has the name?"""
+    name, client = tx.helo_domain, tx.connection.client_ip
+    if client is None or "." not in name or name == tx.connection.client_name.lower():
+        return True
+    answer = tools.dns.known(name, "A" if client.version == 4 else "AAAA")
+    return answer is not None and str(client) in answer.records
+
+
 @check(
     Stage.HELO,
     # RFC 5321 section 4.1.4: a server MUST NOT refuse mail because the name is not that of the client's address: no more
@@ -29,6 +38,7 @@ class HeloDns:
     scores={"helo_unresolvable": 0.2, "helo_mismatch": 0.1},
     options=HeloDns,
     judged=Stage.MAIL,
+    unless=_is_known_good,
     replies={
         "helo_unresolvable": Words(
             "7.1", lambda _, detail: f"HELO {detail}; use a name that the DNS knows (RFC 5321 section 2.3.5)"
@@ -39,7 +49,7 @@ class HeloDns:
 async def helo_dns(tx: Transaction, tools: Tools) -> AsyncIterator[Finding]:
     """HELO name that has neither address nor MX (unresolvable), or has not the client's address (mismatch)."""
     name, client = tx.helo_domain, tx.connection.client_ip
-    if client is None or "." not in name or name == tx.connection.client_name.lower():
+    if client is None or _is_known_good(tx, tools):
         return
     query = tools.dns.query
     for rdtype in ("A", "AAAA") if client.version == 4 else ("AAAA", "A"):

@@ -9,7 +9,6 @@ from authmilter.check import Tools, Words, check
 from authmilter.config.option import option
 from authmilter.errors import DnsTempError
 from authmilter.evidence import Finding
-from authmilter.interfaces import Answer
 from authmilter.model import Stage, Transaction
 from authmilter.verdict import Action
 
@@ -54,6 +53,19 @@ def _unanswered(tx: Transaction, _: str) -> str:
     return f"Sender domain {domain} could not be looked up for now, please try again later"
 
 
+def _is_known_good(tx: Transaction, tools: Tools) -> bool:
+    """Is there nothing to ask, or are the answers known, and as they usually are?"""
+    path = tx.envelope.reverse_path
+    if path is None or not path.domain:
+        return True
+    mx = tools.dns.known(path.domain, "MX")
+    if mx is None or not mx.records or mx.records == NULL_MX:
+        return False
+    hosts = mail_hosts(path.domain, mx.records)
+    answer = tools.dns.known(hosts[0], "A") if hosts else None
+    return answer is not None and bool(answer.records) and is_routed(str(answer.records[0]))
+
+
 @check(
     Stage.MAIL,
     scores={
@@ -78,6 +90,7 @@ def _unanswered(tx: Transaction, _: str) -> str:
         "sender_null_mx": _words("7.27", f"Sender domain {{}} accepts no mail (null MX), {_REMEDY}"),
     },
     options=SenderDomain,
+    unless=_is_known_good,
 )
 async def sender_domain(tx: Transaction, tools: Tools) -> AsyncIterator[Finding]:
     """The domain of MAIL FROM does not exist, or accepts no mail, or has its mail servers where nobody can reach them."""
@@ -89,7 +102,7 @@ async def sender_domain(tx: Transaction, tools: Tools) -> AsyncIterator[Finding]
     if mx.records == NULL_MX:
         yield Finding("sender_null_mx", domain)
         return
-    questions = [(host, rdtype) for host in mail_hosts(domain, mx) for rdtype in ("A", "AAAA")]
+    questions = [(host, rdtype) for host in mail_hosts(domain, mx.records) for rdtype in ("A", "AAAA")]
     exists, addresses = mx.exists, 0
     for i, (host, rdtype) in enumerate(questions):
         try:
@@ -111,16 +124,19 @@ async def sender_domain(tx: Transaction, tools: Tools) -> AsyncIterator[Finding]
         yield Finding("sender_domain_unreachable" if exists else "sender_domain_nonexistent", domain)
 
 
-def mail_hosts(domain: str, mx: Answer) -> list[str]:
-    """The hosts that take mail for a domain, by preference, as many as we look at (RFC 5321 section 5.1)."""
-    if not mx.records:
-        return [domain]  # RFC 5321 section 5.1: the implicit MX
+@lru_cache(maxsize=4096)
+def mail_hosts(domain: str, mx: tuple[bytes, ...] | tuple[str, ...]) -> tuple[str, ...]:
+    """The hosts that take mail for a domain, by preference, as many as we look at (RFC 5321 section 5.1).
+
+    `mx` are the records of the answer.
+    """
     ranked = []
-    for record in mx.records[:MOST_RECORDS]:
+    for record in mx[:MOST_RECORDS]:
         preference, _, host = str(record).partition(" ")
         if host != ".":
             ranked.append((int(preference), host))
-    return [host for _, host in sorted(ranked)[:MOST_HOSTS]]
+    # RFC 5321 section 5.1: without MX the domain is its own
+    return tuple(host for _, host in sorted(ranked)[:MOST_HOSTS]) if mx else (domain,)
 
 
 @lru_cache(maxsize=4096)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
+from authmilter.check import all_checks
 from authmilter.checks.sender_domain import MOST_HOSTS, MOST_RECORDS, SenderDomain, is_routed, mail_hosts, sender_domain
 from authmilter.errors import DnsTempError
 from authmilter.evidence import Finding
@@ -155,11 +156,35 @@ async def test_what_is_asked_after_the_first_mail_server_is_asked_at_once() -> N
 
 
 def test_hosts_are_ranked_by_number_not_by_text() -> None:
-    assert mail_hosts("d", Answer(("100 c.test", "20 b.test", "3 a.test", "5 ."), exists=True)) == [
-        "a.test",
-        "b.test",
-        "c.test",
-    ]
+    assert mail_hosts("d", ("100 c.test", "20 b.test", "3 a.test", "5 .")) == ("a.test", "b.test", "c.test")
+
+
+class Cached(FakeDNS):
+    """Knows every answer."""
+
+    def known(self, name: str, rdtype: str) -> Answer | None:
+        return self.answer(name, rdtype)
+
+
+@pytest.mark.parametrize(
+    ("zone", "good"),
+    [
+        ({"example.org MX": ["10 a.test"], "a.test A": ["192.0.2.1"]}, True),
+        ({"example.org MX": ["20 b.test", "10 a.test"], "a.test A": ["192.0.2.1"]}, True),
+        ({"example.org MX": ["10 a.test"], "a.test A": ["10.0.0.1"]}, False),
+        ({"example.org MX": ["10 a.test"]}, False),
+        ({"example.org MX": ["0 ."]}, False),
+        ({"example.org MX": ["0 .", "5 ."]}, False),
+        ({"example.org A": ["192.0.2.1"]}, False),
+        ({}, False),
+    ],
+)
+def test_a_look_at_what_is_known_spares_the_usual_domain_the_wait(zone: dict[str, list[str]], good: bool) -> None:
+    unless = next(check.unless for check in all_checks() if check.name == "sender_domain")
+    assert unless is not None
+    tx = Transaction(envelope=Envelope(Mailbox(b"a", b"example.org", "example.org")))
+    assert unless(tx, tools(dns=Cached(zone))) is good
+    assert unless(Transaction(), tools())
 
 
 ROUTED = (

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from ipaddress import IPv6Address
 from itertools import count
 from pathlib import Path
 
@@ -51,6 +52,12 @@ def host(number: int, **changes: object) -> Client:
     """The client with that number."""
     name = NAMES.get(number, f"mx{number}.clean.example")
     return replace(Client(f"198.51.100.{number}", name, name), **changes)  # type: ignore[arg-type]
+
+
+def ipv6_host(address: str) -> Client:
+    """A client that does everything right, but comes by IPv6."""
+    name = f"six{address.rpartition(':')[2]}.clean.example"
+    return Client(address, name, name)
 
 
 # Clients with a name of another kind; "" is none, in the DNS.
@@ -100,6 +107,13 @@ CONNECT_CASES = [
         core=True,
     ),
     Case("access_reject", "not for an address in it that is excepted", host(210)),
+    Case(
+        "access_reject",
+        "fires for an IPv6 network",
+        ipv6_host("2001:db8:bad::7"),
+        "xclient",
+        f"554 5.7.1 2001:db8:bad::7 {NOT_HERE}; please ask the postmaster if it should",
+    ),
     Case(
         "access_reject",
         "fires for a confirmed name",
@@ -157,7 +171,16 @@ CONNECT_CASES = [
         "550 5.7.1 Client 198.51.100.241 is listed by zen.example (127.0.0.2), see https://zen.example/198.51.100.241",
         core=True,
     ),
+    Case(
+        "dnsbl_zen",
+        "fires for an IPv6 address that is listed",
+        ipv6_host("2001:db8:1::7"),
+        "mail",
+        "550 5.7.1 Client 2001:db8:1::7 is listed by zen.example (127.0.0.2), see https://zen.example/2001:db8:1::7",
+        core=True,
+    ),
     Case("dnsbl_zen", "not for who is not", clean()),
+    Case("dnsbl_zen", "not for the IPv6 address beside it", ipv6_host("2001:db8:1::8")),
     Case("dnsbl_zen", "not for who logged in", host(241, login="u", mail_from="u@test")),
     Case(
         "dnsbl_graded_11",
@@ -179,7 +202,7 @@ HELO_CASES = [
         "mail",
         "501 5.5.4 HELO mail..example is no domain name (RFC 5321 section 4.1.2)",
     ),
-    Case("helo_malformed", "not for an underscore", clean(helo="mail_out.clean.example")),
+    Case("helo_malformed", "not for an underscore", host(235, helo="mail_out.clean.example")),
     Case(
         "helo_literal_malformed",
         "fires for what is no address",
@@ -205,11 +228,11 @@ HELO_CASES = [
         f"550 5.7.1 HELO mx.test is our name; {OWN_NAME}",
         core=True,
     ),
-    Case("helo_own_name", "not for a name below it", clean(helo="a.mx.test")),
+    Case("helo_own_name", "not for a name below it", host(236, helo="a.mx.test")),
     Case(
         "helo_local_domain",
         "fires for a domain of ours",
-        clean(helo="www.ours.example"),
+        host(237, helo="www.ours.example"),
         "mail",
         f"550 5.7.1 HELO www.ours.example is a domain of ours; {OWN_NAME}",
     ),
@@ -383,7 +406,7 @@ SETTINGS: Settings = {
     "scores": {**dict.fromkeys(REFUSED, "reject"), "sender_domain_temperror": "tempfail"},
     "access": {
         "accept": "198.51.100.210, 198.51.100.244, .accepted.example",
-        "reject": "198.51.100.208/29, .shunned.example",
+        "reject": "198.51.100.208/29, 2001:db8:bad::/48, .shunned.example",
         "tempfail": "198.51.100.217",
         "weights": "198.51.100.250 = 30",
     },
@@ -403,7 +426,7 @@ def records() -> dict[str, list[str | bytes]]:
     """What the clients and their domains have in the DNS."""
     found: dict[str, list[str | bytes]] = {
         "clean.example A": ["198.51.100.1"],
-        "clean.example TXT": ["v=spf1 ip4:198.51.100.0/24 -all"],
+        "clean.example TXT": ["v=spf1 ip4:198.51.100.0/24 ip6:2001:db8:1::/48 -all"],
         "half.example MX": ["10 mx2.half.example.", "20 mx1.clean.example."],
         "nullmx.example MX": ["0 ."],
         "oddmx.example MX": ["0 .", "10 inside.private.example.", "20 mx1.clean.example."],
@@ -411,9 +434,9 @@ def records() -> dict[str, list[str | bytes]]:
         "flood.example TXT": ["v=spf1 ip4:198.51.100.0/24 -all"],
         "calm.example A": ["198.51.100.1"],
         "calm.example TXT": ["v=spf1 ip4:198.51.100.0/24 -all"],
-        "mail_out.clean.example A": [f"198.51.100.{number}" for number in range(1, 60)],
-        "a.mx.test A": [f"198.51.100.{number}" for number in range(1, 60)],
-        "www.ours.example A": [*(f"198.51.100.{number}" for number in range(1, 60)), "198.51.100.232"],
+        "mail_out.clean.example A": ["198.51.100.235"],
+        "a.mx.test A": ["198.51.100.236"],
+        "www.ours.example A": ["198.51.100.232", "198.51.100.237"],
         "stranger.example A": ["192.0.2.99"],
         "alias.clean.example A": ["198.51.100.234"],
         "textonly.example TXT": ["hello"],
@@ -430,6 +453,11 @@ def records() -> dict[str, list[str | bytes]]:
     found["liar.example A"] = ["192.0.2.99"]
     for zone_name in ("zen", "graded", "friends"):
         found[f"2.0.0.127.{zone_name}.example A"] = ["127.0.0.2"]  # RFC 5782 section 5
+    for six in map(IPv6Address, ("2001:db8:1::7", "2001:db8:1::8")):
+        name = ipv6_host(str(six)).name
+        found[f"{six.reverse_pointer} PTR"] = [name]
+        found[f"{name} AAAA"] = [str(six)]
+    found[f"{IPv6Address('2001:db8:1::7').reverse_pointer.removesuffix('.ip6.arpa')}.zen.example A"] = ["127.0.0.2"]
     listed = {"zen": (241, 244, 245), "friends": (245,)}
     for zone_name, numbers in listed.items():
         for number in numbers:
@@ -450,6 +478,14 @@ def guarded(request: pytest.FixtureRequest, one_sink: Sink, keys: KeyFiles, heur
     """A site with every check that needs no memory of earlier mail."""
     with running(request.param, one_sink, configuration(request.param, keys, heuristic_dns.address, SETTINGS)) as site:
         yield site
+        without_errors(site)
+
+
+def without_errors(site: Site) -> None:
+    """Nothing went wrong inside while the tests ran."""
+    assert site.daemon.metrics().value("authmilter_check_errors_total", kind="exception") == 0
+    assert not site.daemon.log_lines("Traceback")
+    assert not site.daemon.log_lines("error: ")
 
 
 def send(site: Site, client: Client, marker: str) -> Answer:
@@ -630,6 +666,20 @@ def test_each_recipient_is_judged_by_the_policy_of_his_own_domain(guarded: Site,
     assert guarded.sink.find(marker.encode()).rcpt_tos == ("user@lenient.test",)
 
 
+@pytest.mark.parametrize("guarded", [NATIVE, LIBMILTER], indirect=True, ids=str, scope="module")
+def test_a_refusal_holds_for_what_it_is_about_and_no_longer(guarded: Site, marker: str) -> None:
+    text = message(marker, "a@clean.example")
+    client, listed = clean(), host(241)
+    with guarded.postfix.smtp(client.addr, client.name, client.helo) as smtp:
+        assert smtp.deliver(text, "a@nullmx.example").code == 550
+        assert smtp.deliver(text, "a@clean.example", ["trap@test"]).code == 550
+        assert smtp.deliver(text, "a@clean.example").accepted, "another message of the same session"
+    with guarded.postfix.smtp(listed.addr, listed.name, listed.helo) as smtp:
+        for _ in range(2):
+            assert "listed by zen.example" in smtp.deliver(text, "a@clean.example").text, "the client is the same"
+    guarded.sink.find(marker.encode())
+
+
 # -- checks that remember -----------------------------------------------------------------------------------------------
 
 
@@ -668,6 +718,7 @@ def remembering_site(
     settings = remembering(tmp_path_factory.mktemp("alarms"))
     with running(variant, one_sink, configuration(variant, keys, heuristic_dns.address, settings)) as site:
         yield site
+        without_errors(site)
 
 
 def stranger(number: int, **changes: object) -> Client:
