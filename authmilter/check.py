@@ -20,7 +20,7 @@ import inspect
 import pkgutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import IntEnum
 from functools import cache
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
@@ -84,11 +84,11 @@ class Words(NamedTuple):
     temporary: int = 0
 
 
-class When(Enum):
+class When(IntEnum):
     """When a record is made."""
 
-    VERDICT = "verdict"  # a transaction got its final verdict
-    CLOSE = "close"  # the SMTP session is over
+    VERDICT = 0  # a transaction got its final verdict, or its first recipient that is refused for good
+    CLOSE = 1  # the SMTP session is over
 
 
 Record = Callable[[Transaction, Ruling | None, Tools], Awaitable[None]]

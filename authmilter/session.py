@@ -406,6 +406,8 @@ class Session:
 
     def _drop_waiting(self, first: Stage, last: Stage) -> None:
         """What the checks of these stages still have under way concerns nobody any longer."""
+        if not self._waiting:
+            return
         for waiting in self._waiting:
             if first <= waiting.stage <= last:
                 waiting.work.cancel()
@@ -590,9 +592,10 @@ class Session:
         pipeline = self.rules.pipeline
         if Stage.RCPT not in self.rules.busy and pipeline.has_checks(Stage.RCPT, direction):
             paths = self.tx.envelope.forward_paths
-            for count in range(1, min(len(paths), MAX_CHECKED_RECIPIENTS) + 1):
+            for count in range(1, min(len(paths) - 1, MAX_CHECKED_RECIPIENTS) + 1):
                 envelope = self.tx.envelope._replace(forward_paths=paths[:count])
                 self._start(Stage.RCPT, self.tx._replace(envelope=envelope))
+            self._start(Stage.RCPT, self.tx)  # for the last, and mostly only, of them
         if pipeline.has_checks(Stage.EOM, direction):
             self._start(Stage.EOM, self.tx)
         if self._waiting:

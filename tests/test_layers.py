@@ -17,6 +17,7 @@ CORE = [
     "clients",
     "networks",
     "identities",
+    "words",
     "checks",
     "auth",
     "pipeline",

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from math import ceil
 
 from authmilter.check import Tools, When, Words, check, record
 from authmilter.config.option import Limits, Networks, option
@@ -12,6 +11,7 @@ from authmilter.identities import network
 from authmilter.interfaces import Increment, Space
 from authmilter.model import Stage, Transaction
 from authmilter.verdict import Action, Ruling
+from authmilter.words import seconds
 
 OPEN = Space("connections_open", personal=True, help="connections of an address or network that are open")
 RATE = Space("connections_rate", personal=True, help="connections of an address or network in a window")
@@ -31,6 +31,8 @@ class Connections:
     minutes, since a machine that fails can't take back its share.
 
     Clients in [networks] internal and trusted_relays have no limit.  Without the state store nobody has one.
+
+    Postfix tells the client in words of its own, `421 HOST Service unavailable - try again later`; ours are in its log.
     """
 
     per_address: int = option(0, "Connections at once from one address; 0: any number.", at_least=0, at_most=10**6)
@@ -78,8 +80,8 @@ async def connections(tx: Transaction, tools: Tools) -> AsyncIterator[Finding]:
         if entry.total > limit.count
     ]
     if waits:
-        seconds, who = max(waits)
-        yield Finding("connection_rate_exceeded", f"{who}, please try again in {max(ceil(seconds), 1)} seconds")
+        wait, who = max(waits)
+        yield Finding("connection_rate_exceeded", f"{who}, please try again in {seconds(wait)}")
 
 
 @record("connections", When.CLOSE)

@@ -9,7 +9,6 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from math import ceil
 from typing import Literal
 
 from authmilter.check import Tools, Words, check, record
@@ -24,6 +23,7 @@ from authmilter.identities import address_of, client_network, confirmed_name, re
 from authmilter.interfaces import Entry, Space
 from authmilter.model import Direction, Mailbox, Stage, Transaction
 from authmilter.verdict import Action, Ruling
+from authmilter.words import seconds
 
 TRIPLET = Space("greylist", personal=True, help="client, sender and recipient; waits since its age, or passed")
 CLIENT = Space("greylist_clients", help="client that waits no more, or how often its mail came again")
@@ -114,8 +114,8 @@ def _is_on(config: Config) -> bool:
 
 
 def _text(tx: Transaction, detail: str) -> str:  # noqa: ARG001
-    seconds, _, reason = detail.partition(" ")
-    return f"Greylisted, please try again in {seconds} seconds ({reason})"
+    wait, _, reason = detail.partition(": ")
+    return f"Greylisted, please try again in {wait} ({reason})"
 
 
 @check(
@@ -147,7 +147,7 @@ async def greylist_bounce(tx: Transaction, tools: Tools) -> AsyncIterator[Findin
 
 
 async def _detail(tx: Transaction, recipient: Mailbox, tools: Tools, options: Greylist) -> str:
-    """Seconds to wait and the reason; "" if this recipient's mail may pass.  Raises StoreError."""
+    """The time to wait and the reason; "" if this recipient's mail may pass.  Raises StoreError."""
     client = _client(tx)
     reason, only_new = _doubt(tx, options)
     if not client or not reason or _is_excepted(tx, recipient, options, tools.config):
@@ -163,7 +163,7 @@ async def _detail(tx: Transaction, recipient: Mailbox, tools: Tools, options: Gr
     if seen is not None and seen.value == PASSED:
         return ""
     rest = options.delay - (0.0 if seen is None else seen.age)
-    return f"{ceil(rest)} {reason}" if rest > 0 else ""
+    return f"{seconds(rest)}: {reason}" if rest > 0 else ""
 
 
 async def _look_up(

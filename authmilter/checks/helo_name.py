@@ -17,6 +17,11 @@ def _table(domains: tuple[str, ...]) -> NameTable[bool]:
     return NameTable((domain, True) for domain in domains)
 
 
+def _has_stray_hyphen(domain: str) -> bool:
+    """Does a label begin or end with a hyphen?  RFC 5321 section 4.1.2: there is Let-dig."""
+    return ".-" in (dotted := f".{domain}.") or "-." in dotted
+
+
 @check(
     Stage.HELO,
     scores={"helo_malformed": 1.5, "helo_own_name": 3.0, "helo_local_domain": 2.5, "helo_bare": 1.0},
@@ -48,7 +53,7 @@ def helo_name(tx: Transaction, tools: Tools) -> Iterator[Finding]:
     if helo.startswith(b"["):
         return
     # RFC 6531 section 3.7.1: the argument MUST be ASCII, since SMTPUTF8 is not yet agreed on
-    if not domain or not helo.isascii():
+    if not domain or not helo.isascii() or _has_stray_hyphen(domain):
         yield Finding("helo_malformed", helo[:_SHOWN].decode("ascii", "backslashreplace"))
         return
     if "." not in domain or domain == "localhost.localdomain":

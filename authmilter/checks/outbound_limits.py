@@ -7,7 +7,6 @@ window nor use up another one, and one account can't use up the limits of its do
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
-from math import ceil
 from typing import NamedTuple
 
 from authmilter.check import Tools, Words, check
@@ -17,6 +16,7 @@ from authmilter.evidence import Finding
 from authmilter.interfaces import Entry, Increment, Space
 from authmilter.model import Direction, Stage, Transaction
 from authmilter.verdict import Action
+from authmilter.words import counted, seconds
 
 SENT = Space("sent", personal=True, help="what a login, domain or client sent in a window")
 TOLD = Space("sent_alarm", personal=True, help="an alarm was given for this window")
@@ -76,9 +76,8 @@ class _Window(NamedTuple):
         return f"{self.subject} {self.what}/{self.limit.period:.15g}"
 
     def __str__(self) -> str:
-        what = self.what if self.limit.count > 1 else self.what[:-1]
         period = _TIMES.get(self.limit.period) or kind_of(Seconds).write(self.limit.period)
-        return f"{self.limit.count} {what} per {period}"
+        return f"{counted(self.limit.count, self.what)} per {period}"
 
 
 def _limits_messages(config: Config) -> bool:
@@ -128,7 +127,7 @@ async def outbound_recipients(tx: Transaction, tools: Tools) -> AsyncIterator[Fi
     own = tools.config.login_limits.get(tx.envelope.auth_user.lower())
     most = (own or tools.config.of(OutboundLimits)).recipients_per_message
     if 0 < most < len(tx.envelope.forward_paths):
-        yield Finding("outbound_many_recipients", f"{most} recipients per message, send to the others in another one")
+        yield Finding("outbound_many_recipients", f"{counted(most, 'recipients')} per message, send to the others in another one")
         return
     async for finding in _spend("outbound_recipients_limit", _windows(tx, tools.config, "recipients"), tools):
         yield finding
@@ -184,4 +183,4 @@ def _increment(window: _Window, amount: float) -> Increment:
 def _detail(window: _Window, entry: Entry) -> str:
     kind, _, name = window.subject.partition(" ")
     whom = "this login" if kind == "login" else name
-    return f"{window} for {whom} is used up, try again in {ceil(entry.ttl)} seconds"
+    return f"{window} for {whom} is used up, try again in {seconds(entry.ttl)}"

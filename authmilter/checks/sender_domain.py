@@ -17,13 +17,14 @@ MOST_HOSTS = 3  # mail exchangers whose addresses are asked for
 MOST_RECORDS = 20  # of one answer that are read: 64 KB hold thousands
 
 # Where no server on the Internet is (RFC 6890).  Not those of `ipaddress`, which change with the version of Python, and
-# hold the documentation networks: harmless in mail, and the addresses of every test bed.
+# hold the networks for documentation (RFC 5737) and benchmarks (RFC 2544): harmless in mail, and the addresses of
+# every test bed.
 _UNROUTED = tuple(
     map(
         ip_network,
         (
             *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
-            *("192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/3"),
+            *("192.168.0.0/16", "224.0.0.0/3"),
         ),
     )
 )

@@ -1,6 +1,6 @@
 """How much mail comes from one sender domain."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from authmilter.check import Tools, Words, check
@@ -10,7 +10,7 @@ from authmilter.config.schema import Config
 from authmilter.evidence import Finding
 from authmilter.forwarding import within
 from authmilter.identities import client_network, spf_domain
-from authmilter.interfaces import Entry, Increment, Space
+from authmilter.interfaces import Increment, Space
 from authmilter.model import Stage, Transaction
 from authmilter.verdict import Action
 
@@ -22,9 +22,11 @@ class SenderRate:
     """Limit inbound messages by the domain of MAIL FROM.
 
     Where SPF passes, the domain has one count.  Where it does not, anybody may have written it, so it has one for each
-    network (/24 of IPv4, /64 of IPv6) that mail in its name comes from: nobody can use up another's limit.  What is over
-    the limit is deferred until the window ends, which began with the first message in it.  The null reverse-path has no
-    limit.
+    network (/24 of IPv4, /64 of IPv6) that mail in its name comes from: nobody can use up another's limit.
+
+    What is over the limit is deferred at DATA, with 451 4.7.28, until the window ends, which began with the first message
+    in it.  Attempts that are deferred, for this or before DATA as by [greylist], don't count.  The null reverse-path has
+    no limit.
     """
 
     messages: Limits = option((), "Messages of one domain, such as 100/1h, 1000/1d; empty: no limit.")
@@ -40,7 +42,7 @@ def _is_limited(config: Config) -> bool:
 
 
 @check(
-    Stage.RCPT,
+    Stage.DATA,
     scores={"sender_rate_exceeded": Action.TEMPFAIL},
     options=SenderRate,
     wanted=_is_limited,
@@ -54,19 +56,17 @@ def _is_limited(config: Config) -> bool:
 async def sender_rate(tx: Transaction, tools: Tools) -> AsyncIterator[Finding]:
     """More messages from one sender domain than [sender_rate] allows."""
     options, domain = tools.options, _domain(tx)
-    if not domain or len(tx.envelope.forward_paths) > 1 or any(within(domain, entry) for entry in options.exempt):
+    if not domain or not tx.envelope.forward_paths or any(within(domain, entry) for entry in options.exempt):
         return
     who = domain if spf_domain(tx) == domain else f"{domain} {client_network(tx)}"
-    keys = [(SENDERS, f"{limit.period:g} {who}") for limit in options.messages]
-    entries: Sequence[Entry | None]
-    if tx.refused_recipients:  # counted already: a message counts once, whichever recipient is the first to be accepted
-        entries = await tools.store.get_many(keys)
-    else:
-        counted = [Increment(*key, limit.period) for key, limit in zip(keys, options.messages, strict=True)]
-        entries = await tools.store.incr_many(counted)
+    counts = [Increment(SENDERS, f"{limit.period:g} {who}", limit.period) for limit in options.messages]
+    entries = await tools.store.incr_many(counts)
     for limit, entry in zip(options.messages, entries, strict=True):
-        if entry is not None and entry.total > limit.count:
+        if entry.total > limit.count:
+            # First of all, since a store that fails from here on changes nothing about it.
             yield Finding("sender_rate_exceeded", f"{who}: {entry.total:g} in {entry.age:.0f} s")
+            # Else retries under a short limit would use up a long one.
+            await tools.store.incr_many([count._replace(amount=-1.0) for count in counts])
             return
 
 

@@ -62,13 +62,29 @@ async def test_a_bounce_to_several_weighs_once_and_strictly_reaches_the_first_al
     assert await replies(await begun(rig(STRICT), "<>"), recipients) == ["", "550 5.7.1", "550 5.7.1"]
 
 
-async def test_what_is_over_the_rate_is_over_it_for_every_recipient() -> None:
+async def test_what_is_over_the_rate_is_deferred_at_data_with_all_its_recipients() -> None:
     given = rig("[sender_rate]\nmessages = 1/1h\n")
     session = await begun(given)
     assert await replies(session, ["a@d", "b@d"]) == ["", ""]
+    assert (await session.data({})).action is Action.CONTINUE
     await session.end_of_message({})
     await session.mail([b"<alice@example.org>"], {})
-    assert await replies(session, ["a@d", "b@d", "c@d"]) == ["451 4.7.28"] * 3
+    assert await replies(session, ["a@d", "b@d"]) == ["", ""]
+    reply = (await session.data({})).reply
+    assert reply is not None
+    assert f"{reply.code} {reply.enhanced}" == "451 4.7.28"
+
+
+async def test_what_greylisting_defers_does_not_count_for_the_rate() -> None:
+    given = rig("[sender_rate]\nmessages = 1/1h\n[greylist]\nenabled = yes\nwho = all\nexcept_recipients = b@d\n")
+    session = await begun(given)
+    for _ in range(3):
+        assert await replies(session, ["a@d"]) == ["451 4.7.1"]
+        await session.data({})  # Postfix itself refuses it then; not every MTA need do so
+        session.abort()
+        await session.mail([b"<alice@example.org>"], {})
+    assert await replies(session, ["a@d", "b@d"]) == ["451 4.7.1", ""]
+    assert (await session.data({})).action is Action.CONTINUE
 
 
 async def test_a_trap_spoils_the_message_for_all_without_a_word_before_its_end() -> None:

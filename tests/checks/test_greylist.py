@@ -128,14 +128,14 @@ def site() -> Site:
     ],
 )
 async def test_the_doubtful(site: Site, tx: Transaction, reason: str) -> None:
-    assert await site.asks(tx) == (f"300 {reason}" if reason else "")
+    assert await site.asks(tx) == (f"300 seconds: {reason}" if reason else "")
     # What is not in doubt costs no look into the store.
     assert site.memory.trips == (2 if reason else 0)
 
 
 async def test_all_may_be_greylisted() -> None:
     site = Site("who = all")
-    assert await site.asks(visit(spf="pass")) == "300 first mail of its kind"
+    assert await site.asks(visit(spf="pass")) == "300 seconds: first mail of its kind"
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ async def test_a_clock_that_is_set_back_an_hour_does_not_add_an_hour_to_the_wait
     tx = nameless()
     await site.asks(tx)
     site.now -= 3600 - 60
-    assert await site.asks(tx) == f"300 {NO_NAME}"
+    assert await site.asks(tx) == f"300 seconds: {NO_NAME}"
     site.now += DELAY
     assert await site.asks(tx) == ""
 
@@ -321,7 +321,7 @@ async def test_a_long_address_makes_no_long_key(site: Site) -> None:
 async def test_whoever_only_asks_for_an_address_is_not_delayed_and_a_bounce_is_at_data(site: Site) -> None:
     tx = nameless(sender="")
     assert await site.asks(tx) == ""
-    assert await site.bounces(tx) == f"300 {NO_NAME}"
+    assert await site.bounces(tx) == f"300 seconds: {NO_NAME}"
     site.now += DELAY
     assert await site.bounces(tx) == ""
 
@@ -344,7 +344,7 @@ def test_it_is_off_unless_asked_for(check: str) -> None:
 def test_the_reply_says_how_long_and_why(symbol: str) -> None:
     words = words_for(symbol)
     assert words is not None
-    text = words.text(visit(), f"240 {NO_NAME}")
+    text = words.text(visit(), f"240 seconds: {NO_NAME}")
     assert (words.detail, text) == ("7.1", "Greylisted, please try again in 240 seconds (client has no reverse DNS)")
 
 

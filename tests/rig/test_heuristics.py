@@ -734,7 +734,7 @@ def test_a_stranger_is_greylisted_and_passes_when_he_comes_again(remembering_sit
     first = time.monotonic()
     answer = send(site, client, marker)
     assert (without_reference(answer)[0], answer.stage) == (
-        f"451 4.7.1 Greylisted, please try again in 1 seconds {NO_NAME}",
+        f"451 4.7.1 Greylisted, please try again in 1 second {NO_NAME}",
         "rcpt",
     )
     early = send(site, client, marker)
@@ -759,7 +759,7 @@ def test_a_bounce_is_greylisted_at_data(remembering_site: Site, marker: str) -> 
     client = stranger(116, mail_from="")
     answer = send(remembering_site, client, marker)
     assert (without_reference(answer)[0], answer.stage) == (
-        f"451 4.7.1 Greylisted, please try again in 1 seconds {NO_NAME}",
+        f"451 4.7.1 Greylisted, please try again in 1 second {NO_NAME}",
         "data",
     )
     time.sleep(1.1)
@@ -785,7 +785,7 @@ def test_a_queueing_server_is_greylisted_once_and_its_mail_arrives_by_itself(
     assert [status for status, _ in statuses[-1:]] == ["sent"]
     deferrals = [text for status, text in statuses if status == "deferred"]
     assert deferrals
-    assert all("451 4.7.1 Greylisted, please try again in 1 seconds" in text for text in deferrals)
+    assert all("451 4.7.1 Greylisted, please try again in 1 second" in text for text in deferrals)
 
 
 def submission(number: int, login: str, **changes: object) -> Client:
@@ -867,7 +867,7 @@ def test_mail_of_one_domain_is_limited_and_that_of_others_is_not(remembering_sit
     answers = [send(site, flood, marker) for _ in range(4)]
     assert [answer.code for answer in answers] == [250] * 3 + [451]
     text = "451 4.7.28 Too much mail from flood.example for now, please try again later"
-    assert (without_reference(answers[3])[0], answers[3].stage) == (text, "rcpt")
+    assert (without_reference(answers[3])[0], answers[3].stage) == (text, "data")
     assert send(site, clean(mail_from="a@calm.example"), marker).accepted
 
 
