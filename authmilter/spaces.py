@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from authmilter.check import all_checks
+from authmilter.check import Check, all_checks
 from authmilter.interfaces import Space
 
 
@@ -26,3 +26,8 @@ def spaces() -> Mapping[str, Space]:
             if isinstance(value, Space) and found.setdefault(value.name, value) is not value:
                 raise ValueError(f"two checks keep a space called {value.name}")
     return MappingProxyType(dict(sorted(found.items())))
+
+
+def keeps_state(check: Check) -> bool:
+    """Does the check keep state, or read that of another?"""
+    return any(isinstance(value, Space) for value in vars(sys.modules[check.run.__module__]).values())

@@ -7,8 +7,10 @@ from types import ModuleType
 
 import pytest
 
+from authmilter.check import all_checks
+from authmilter.config.schema import Config
 from authmilter.interfaces import Space
-from authmilter.spaces import spaces
+from authmilter.spaces import keeps_state, spaces
 
 CHECKS = Path(__file__).parent.parent / "authmilter" / "checks"
 
@@ -50,3 +52,9 @@ def test_a_check_may_read_what_another_keeps(monkeypatch: pytest.MonkeyPatch) ->
     vars(module)["THEIRS"] = before["greylist"]
     monkeypatch.setitem(sys.modules, module.__name__, module)
     assert spaces() == before
+
+
+def test_without_a_section_for_it_no_check_that_is_on_keeps_state() -> None:
+    config = Config()
+    assert {check.name for check in all_checks() if keeps_state(check)} >= {"greylist", "outbound_limits", "reputation"}
+    assert not [check.name for check in all_checks() if keeps_state(check) and check.enabled(config)]

@@ -1,6 +1,7 @@
 """A worker: one event loop, its resolver, and an engine on the shared sockets."""
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -30,6 +31,7 @@ from authmilter.milter.native import NativeEngine
 from authmilter.resolver import StubResolver
 from authmilter.server.state import sqlite_path
 from authmilter.session import Rulebook, Session, build
+from authmilter.spaces import keeps_state
 from authmilter.store import open_store
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ log = logging.getLogger("authmilter.worker")
 FRAME = struct.Struct("!II")  # number of a reload and length of the configuration text that follows it
 HEARTBEAT = 1.0
 WARN_EVERY = 60.0
+ALARM_EVERY = 900.0  # of each worker, as long as the store is down
 PURGE_EVERY = 3600.0
 PURGED = Space("purged")
 LAST_RECORDS = 5.0  # for what is still to be remembered, after the last connection
@@ -63,6 +66,7 @@ class Worker:
         self.files = files
         self.metrics = Metrics(shared, slot, layout)
         self._warn_again = 0.0
+        self._alarm_again = 0.0
         self._watch: asyncio.Task[None] | None = None
         self.rules: Rulebook
         self.engine: NativeEngine | LibmilterEngine
@@ -70,19 +74,19 @@ class Worker:
     async def run(self, sockets: Sequence[socket.socket], control: socket.socket) -> None:
         """The whole life of the worker."""
         config = self.config
+        self.alarm = AlarmService(config.alarm, self.metrics.alarm)
         self.store = open_store(
             config.store,
             sqlite_path(config.store.url),
             password=self.files.store_password,
-            on_error=self.metrics.store_error,
+            on_error=self._store_failed,
         )
-        self.alarm = AlarmService(config.alarm, self.metrics.alarm)
         self._build(self._resolver())
         self.engine = engine = self._engine()
         await engine.serve(sockets)
         self.metrics.set("accepting", 1.0)
         heart = asyncio.create_task(self._beat())
-        purge = asyncio.create_task(self._purge())
+        purge = asyncio.create_task(self._look_after_store())
         try:
             await self._obey(control)
         finally:
@@ -114,6 +118,14 @@ class Worker:
                 "more connections than max_connections and max_waiting allow: they are refused; this is said once a "
                 "minute, authmilter_connections_refused_total counts them"
             )
+
+    def _store_failed(self, operation: str) -> None:
+        """The store could not do something; it says why in the log."""
+        self.metrics.store_error(operation)
+        now = time.monotonic()
+        if now >= self._alarm_again:
+            self._alarm_again = now + ALARM_EVERY
+            self.alarm("store_down", "store", f"{self.config.store.url.partition(':')[0]} failed: mail goes on without it")
 
     def _engine(self) -> "NativeEngine | LibmilterEngine":
         milter = self.config.milter
@@ -150,8 +162,11 @@ class Worker:
             self.metrics.set("heartbeat", loop.time())
             await asyncio.sleep(HEARTBEAT)
 
-    async def _purge(self) -> None:
-        """Once an hour one of all workers, on whatever machine, has the store drop what has expired."""
+    async def _look_after_store(self) -> None:
+        """Open it before it is needed; then once an hour one of all workers, on whatever machine, drops what has expired."""
+        if any(keeps_state(check) for check in all_checks() if check.enabled(self.config)):
+            with contextlib.suppress(StoreError):
+                await self.store.get(PURGED, "")
         while True:
             await asyncio.sleep(PURGE_EVERY * random.uniform(0.9, 1.1))  # noqa: S311  not all at once
             try:
