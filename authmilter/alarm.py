@@ -5,6 +5,7 @@ bounded; what is beyond is dropped, and counted.
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -14,16 +15,20 @@ import socket
 import ssl
 import time
 from asyncio.subprocess import DEVNULL
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from authmilter.config import schema
+from authmilter.errors import StoreError
+from authmilter.interfaces import Space, Store
 
 log = logging.getLogger("authmilter.alarm")
 
 AT_ONCE = 4  # alarms that are being told
 MOST = 100  # those that wait for it included
+ONCE = {"dns_list_off": 900.0}  # events that all workers notice, and for how many seconds one of them tells it for all
+ALARMED = Space("alarmed")
 MAX_SUBJECT = 320  # characters; an address has no more
 MAX_TEXT = 500
 MAX_ANSWER_LINE = 65536  # octets
@@ -44,11 +49,13 @@ class AlarmService:
 
     `options` is the section [alarm], which may be replaced at any time: an alarm is told by the options at its time.
     `count` is told the event and the outcome of each alarm: ``success`` (everybody who is to be told was; the log alone,
-    if nobody else is), ``failure`` or ``dropped``.
+    if nobody else is), ``failure`` or ``dropped``.  What every worker notices by itself is told by the first one alone, as
+    `store` has it.
     """
 
-    def __init__(self, options: schema.Alarm, count: Callable[[str, str], None]) -> None:
+    def __init__(self, options: schema.Alarm, count: Callable[[str, str], None], store: Store | None = None) -> None:
         self.options = options
+        self.store = store
         self._count = count
         self._loop = asyncio.get_running_loop()
         self._places = asyncio.Semaphore(AT_ONCE)
@@ -58,6 +65,19 @@ class AlarmService:
     def __call__(self, event: str, subject: str, text: str) -> None:
         """See `interfaces.Alarm`."""
         alarm = _Alarm(event, _clean(subject, MAX_SUBJECT), _clean(text, MAX_TEXT), time.time())
+        if event not in ONCE or self.store is None:
+            self._give(alarm)
+        elif not self._closed and len(self._tasks) < MOST:
+            self._start(self._give_once(alarm, self.store))
+
+    async def _give_once(self, alarm: _Alarm, store: Store) -> None:
+        with contextlib.suppress(StoreError):
+            if await store.add(ALARMED, f"{alarm.event} {alarm.subject}", b"", ONCE[alarm.event]) is not None:
+                return
+        self._give(alarm)
+
+    def _give(self, alarm: _Alarm) -> None:
+        event = alarm.event
         # Not under "event": the JSON log has the name of the line there.
         log.warning("alarm", extra={"fields": {"name": event, "subject": alarm.subject, "text": alarm.text}})
         options = self.options
@@ -66,9 +86,12 @@ class AlarmService:
         elif self._closed or len(self._tasks) >= MOST:
             self._count(event, "dropped")
         else:
-            task = self._loop.create_task(self._tell(alarm, options))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._start(self._tell(alarm, options))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def close(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109  what is late is dropped, and no error
         """Take no more alarms, and wait that many seconds for those under way."""

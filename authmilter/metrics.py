@@ -488,5 +488,9 @@ def layout_for(checks: Sequence[Check], config: Config | None = None) -> Layout:
     """The layout for these checks, all known symbols, and the lists and symbols of that configuration."""
     config = config or Config()
     symbols = {*known_symbols(), *(symbol for check in checks for symbol in check.symbols(config))}
-    lists = [*(f"dnsbl_{name}" for name in config.dnsbl), *(f"dnswl_{name}" for name in config.dnswl)]
-    return Layout(symbols, [c.name for c in checks], lists)
+    return Layout(symbols, [c.name for c in checks], list_names(config))
+
+
+def list_names(config: Config) -> list[str]:
+    """By which names the metrics call the DNS lists of a configuration."""
+    return [*(f"dnsbl_{name}" for name in config.dnsbl), *(f"dnswl_{name}" for name in config.dnswl)]

@@ -142,7 +142,8 @@ class Session:
         self._greeted = self.tx  # snapshot to which RSET returns
         self._early: Ruling | None = None  # a refusal that `enforce = no` did not carry out
         self._early_stage = Stage.CONNECT
-        self._refused: Ruling | None = None  # the newest refusal of a recipient
+        self._refused: Ruling | None = None  # the newest refusal of a recipient,
+        self._of_refusal = self.tx  # and what it rests on
         self._methods: dict[str, asyncio.Task[AuthResult] | eager.Done[AuthResult]] = {}
         self._waiting: list[_Waiting] = []
         self._of_recipient: list[Finding] = []  # what was found of the newest recipient
@@ -238,7 +239,9 @@ class Session:
         """MAIL FROM: here the direction is decided."""
         if self._in_message:
             self.abort()  # a new MAIL without RSET or end of message: the old one is over
+        reference = self._reference if self._early is not None else ""  # by which the log will name that refusal
         self._reset_message()
+        self._reference = reference
         self._in_message = True
         auth_user = _text(macros.get(b"{auth_authen}", b""))
         client_ip = self.tx.connection.client_ip
@@ -248,7 +251,7 @@ class Session:
         local = self._local or pickup
         outbound = bool(auth_user) or self._internal or local
         envelope = self.tx.envelope._replace(
-            reverse_path=parse_path(args[0] if args else b""),
+            reverse_path=parse_path((args[0] if args else b"") or b"<>"),  # Postfix shows bounces without brackets
             auth_user=auth_user,
             direction=Direction.OUTBOUND if outbound else Direction.INBOUND,
             local_submission=local and not auth_user,
@@ -369,7 +372,7 @@ class Session:
     def no_recipient_left(self) -> Outcome:
         """What became of a message none of whose recipients was accepted."""
         assert self._refused is not None
-        return Outcome(self._refused, Stage.RCPT, self.tx, self.reference, "", "")
+        return Outcome(self._refused, Stage.RCPT, self._of_refusal, self.reference, "", "")
 
     def abort(self) -> None:
         """RSET, or the MTA gave the message up: back to where HELO left us."""
@@ -482,7 +485,7 @@ class Session:
             # Else it would be forgotten where all are refused: once, however many they are.
             self._remembered = True
             self.rules.pipeline.remember(When.VERDICT, self.tx, ruling, self._dns)
-        self._refused = ruling
+        self._refused, self._of_refusal = ruling, self.tx
         self.rules.observer.recipient_refused(reply.code)
         if log.isEnabledFor(logging.INFO):
             findings = tuple((Stage.RCPT, finding) for finding in self._of_recipient)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 from authmilter.check import all_checks
-from authmilter.config.schema import Config
+from authmilter.config.schema import Config, Dnsbl
 from authmilter.config.schema import Policy as PolicyOptions
 from authmilter.evidence import AuthResult, Finding, Result
 from authmilter.model import Connection, Stage, Transaction
@@ -88,7 +88,8 @@ def plain() -> str:
 
 
 def _policy(preset: str) -> Policy:
-    config = Config(policy=PolicyOptions(preset=preset))  # type: ignore[arg-type]
+    lists = {"example": Dnsbl(zone="list.example.org")}
+    config = Config(policy=PolicyOptions(preset=preset), dnsbl=lists)  # type: ignore[arg-type]
     return Policy(replace(config, scores={_HEAVY: 6.0}), all_checks())
 
 

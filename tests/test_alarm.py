@@ -33,6 +33,7 @@ from authmilter.config.schema import ALARM_EVENTS, Alarm
 from authmilter.errors import ConfigError
 from authmilter.log import JsonFormatter, TextFormatter
 from authmilter.metrics import Metrics, Shared, layout_for
+from authmilter.store.memory import MemoryStore
 from tests.test_metrics import scrape
 
 EVENT, SUBJECT, TEXT = "outbound_limit", "login alice@example.org", "login alice@example.org has used up its limit"
@@ -569,3 +570,32 @@ def test_alarms_are_counted_by_event_and_outcome() -> None:
         dict(labels)["event"]: value for (name, labels), value in found.items() if name == "authmilter_alarms_total"
     }
     assert seen == dict.fromkeys((*ALARM_EVENTS, "other"), 1)
+
+
+class TestWhatAllWorkersNotice:
+    async def test_one_of_them_tells_it_for_all_until_its_time_is_over(self) -> None:
+        now = 1e9
+        store = MemoryStore(clock=lambda: now)
+        told: list[str] = []
+        workers = [AlarmService(Alarm(), lambda event, _: told.append(event), store) for _ in range(3)]
+        for worker in workers:
+            worker("dns_list_off", "dnsbl zen", "It lists the world.")
+            worker("dns_list_off", "dnsbl other", "It lists the world too.")
+            worker(EVENT, SUBJECT, TEXT)
+        await until(lambda: len(told) >= 5)
+        assert Counter(told) == {"dns_list_off": 2, EVENT: 3}
+        now += alarm_module.ONCE["dns_list_off"] + 1
+        workers[1]("dns_list_off", "dnsbl zen", "It still does.")
+        await until(lambda: len(told) >= 6)
+        for worker in workers:
+            await worker.close()
+
+    async def test_without_a_store_that_works_each_tells_it(self) -> None:
+        store = MemoryStore()
+        await store.close()
+        told: list[str] = []
+        for given in (store, None):
+            worker = AlarmService(Alarm(), lambda event, _: told.append(event), given)
+            worker("dns_list_off", "dnsbl zen", "It lists the world.")
+            await worker.close()
+        assert told == ["dns_list_off"] * 2

@@ -49,7 +49,9 @@ class Access:
     weights.
 
     A client that is refused or deferred hears so in place of the greeting, even if a user would have logged in next, and
-    under the preset observe too.  Clients in [networks] internal and trusted_relays are not looked up.
+    under the preset observe too.  Postfix puts it in words of its own, `554 HOST ESMTP not accepting connections` and
+    `421 HOST Service unavailable - try again later`; ours are in its log.  Clients in [networks] internal and
+    trusted_relays are not looked up.
     """
 
     accept: Names = option((), "Clients whose mail is accepted, whatever else is found.", each=client)

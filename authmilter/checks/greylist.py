@@ -139,7 +139,7 @@ async def greylist(tx: Transaction, tools: Tools) -> AsyncIterator[Finding]:
     replies={"greylist_bounce": Words("7.1", _text)},
 )
 async def greylist_bounce(tx: Transaction, tools: Tools) -> AsyncIterator[Finding]:
-    """The same for a bounce, at DATA."""
+    """The same for a bounce: the client is in doubt, and new to this recipient."""
     if tx.envelope.reverse_path is None and tx.envelope.forward_paths:
         detail = await _detail(tx, tx.envelope.forward_paths[0], tools, tools.config.of(Greylist))
         if detail:

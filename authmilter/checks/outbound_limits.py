@@ -127,7 +127,9 @@ async def outbound_recipients(tx: Transaction, tools: Tools) -> AsyncIterator[Fi
     own = tools.config.login_limits.get(tx.envelope.auth_user.lower())
     most = (own or tools.config.of(OutboundLimits)).recipients_per_message
     if 0 < most < len(tx.envelope.forward_paths):
-        yield Finding("outbound_many_recipients", f"{counted(most, 'recipients')} per message, send to the others in another one")
+        yield Finding(
+            "outbound_many_recipients", f"{counted(most, 'recipients')} per message, send to the others in another one"
+        )
         return
     async for finding in _spend("outbound_recipients_limit", _windows(tx, tools.config, "recipients"), tools):
         yield finding

@@ -17,6 +17,9 @@ from authmilter.errors import ConfigError
 from authmilter.verdict import Action
 
 _THRESHOLDS = ("tag", "quarantine", "reject")
+_LEAST_RECIPIENTS = 100  # RFC 5321 section 4.5.3.1.8: who refuses fewer violates it
+# Sections of the checks that remember earlier mail.
+_KEEP_STATE = ("greylist", "reputation", "correspondents", "connections", "sender_rate", "outbound_limits")
 _RELAYS_CHANGE = frozenset(("return-path", "received", "dkim-signature", "authentication-results", "bcc"))
 
 
@@ -42,6 +45,8 @@ def crosscheck(config: Config, report: Report, *, check_files: bool) -> None:
     _alarm(config, report, check_files=check_files)
     _lists(config, report, check_files=check_files)
     _scores(config, report)
+    _recipients(config, report)
+    _state(config, report)
     if check_files:
         _store(config, report)
     for pattern, sign in config.sign.items():
@@ -170,6 +175,33 @@ def _sign(title: str, pattern: str, sign: Sign, report: Report) -> None:
 
 def _related(one: str, other: str) -> bool:
     return one == other or one.endswith(f".{other}") or other.endswith(f".{one}")
+
+
+def _recipients(config: Config, report: Report) -> None:
+    most = getattr(config.checks.get("recipients"), "max_per_message", 0)
+    if 0 < most < _LEAST_RECIPIENTS:
+        report.warn(
+            "recipients",
+            "max_per_message",
+            f"max_per_message: {most} is below {_LEAST_RECIPIENTS}, to which every client may send at once "
+            "(RFC 5321 section 4.5.3.1.8)",
+        )
+
+
+def _state(config: Config, report: Report) -> None:
+    if config.store.url != "memory:" or config.milter.workers == 1:
+        return
+    from authmilter.check import all_checks
+
+    enabled = {check.run.__module__.rpartition(".")[2] for check in all_checks() if check.enabled(config)}
+    remembering = ", ".join(f"[{name}]" for name in _KEEP_STATE if name in enabled)
+    if remembering:
+        report.warn(
+            "store",
+            "url",
+            f"url: memory: is not shared: for {remembering} each worker has its own state; take sqlite:, or set [milter] "
+            "workers = 1",
+        )
 
 
 def _store(config: Config, report: Report) -> None:

@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, get_type_hints
 
-from authmilter.check import DERIVED, all_checks
+from authmilter.check import DERIVED, Check, all_checks
 from authmilter.config.ini import DEFAULT_PATH, NAMED_SECTIONS, SECTIONS, check_sections
 from authmilter.config.option import Option, options_of
 from authmilter.config.schema import Config
@@ -21,7 +21,8 @@ _WIDTH = 110
 _SCORES = """What each symbol weighs at the end of the message: a number, or an action: accept, reject, tempfail, quarantine,
 discard or tag.  Symbols are METHOD_RESULT for METHOD of iprev, spf_helo, spf, dkim, arc, dmarc and RESULT of pass, fail,
 softfail, neutral, none, policy, temperror, permerror, those of the sections [dnsbl NAME] and [dnswl NAME], and those that are
-listed here.  What is not set has the weight of the preset, or else that of its check."""
+listed here.  What is not set has the weight of the preset, or else the default that is told here, in brackets that of the
+preset strict."""
 
 _FORMAT = """Sections and options, one per line.  A line that begins with # or ; is a comment, and so is what follows a ; behind
 a blank.  An indented line continues the value above it.  The file is UTF-8.  Names of sections and options may be written
@@ -31,12 +32,18 @@ in upper or lower case.  Every option has a default, and an empty file is valid;
 set.  SIGHUP reads the file again; a file with problems is refused as a whole and changes nothing."""
 
 _KINDS = (
+    ("word | word", 'One of these words, in upper or lower case; "" stands for nothing at all.'),
+    ("text", "All up to the end of the line, or to a comment."),
+    ("number", "A number, whole unless its default has a point."),
+    ("auto | number", "A number, or auto to have it found."),
+    ("number | action", "A number, or one of: accept, reject, tempfail, quarantine, discard, tag."),
     ("duration", "A number with ms, s, m, h or d, such as 500ms or 36h; without unit: seconds."),
     ("size", "A number of octets; K, M, G and T stand for powers of 1024."),
     ("yes | no", "Also true and false, on and off, 1 and 0."),
     ("list", "Items parted by commas or lines."),
     ("weighted list", "The same; an item may have = and a number or action behind it."),
     ("networks", "A list of networks such as 192.0.2.0/24 or 2001:db8::/32; an address alone is a network of one."),
+    ("limits", "A list of numbers in a time, such as 60/1m, 300/1h, 1000/1d; each holds besides the others."),
     ("score", "A number, or nothing for off."),
     ("path", "The name of a file, best from the root on."),
     ("mode", "File mode in octal, such as 0660."),
@@ -90,13 +97,23 @@ def _chapter(title: str, declared: type) -> _Chapter:
     return _Chapter(title, inspect.getdoc(declared) or "", options_of(declared))
 
 
-def _symbols() -> Iterator[tuple[str, str]]:
-    """Symbol -> what it means, of checks and of several results together."""
+def _symbols() -> Iterator[tuple[Sequence[str], str]]:
+    """Symbols, and what they mean: those of each check together, and those of several results."""
     for check in all_checks():
-        for symbol, weight in check.scores.items():
-            strict = f", with the preset strict {_weight(check.strict[symbol])}" if symbol in check.strict else ""
-            yield symbol, f"{check.help}  Default: {_weight(weight)}{strict}."
-    yield from DERIVED.items()
+        if check.scores:
+            yield tuple(check.scores), f"{check.help}  {_defaults(check)}"
+    for symbol, meaning in DERIVED.items():
+        yield (symbol,), meaning
+
+
+def _defaults(check: Check) -> str:
+    weights = {
+        symbol: _weight(weight) + (f" (strict: {_weight(check.strict[symbol])})" if symbol in check.strict else "")
+        for symbol, weight in check.scores.items()
+    }
+    if len(set(weights.values())) == 1:
+        return f"Default: {weights.popitem()[1]}."
+    return f"Defaults: {', '.join(f'{symbol} = {weight}' for symbol, weight in weights.items())}."
 
 
 def _weight(weight: float | Action) -> str:
@@ -118,7 +135,10 @@ def render_sample() -> str:
 
 def _remark(text: str) -> Iterator[str]:
     for paragraph in text.split("\n\n"):
-        yield from (f"# {line}" for line in textwrap.wrap(paragraph, _WIDTH - 2, break_on_hyphens=False))
+        lines = paragraph.split("\n")
+        if not _is_table(lines):
+            lines = textwrap.wrap(paragraph, _WIDTH - 2, break_on_hyphens=False)
+        yield from (f"# {line}" for line in lines)
 
 
 def _assignment(name: str, value: str) -> list[str]:
@@ -149,7 +169,7 @@ def render_manual(extra: Sequence[tuple[str, str]] = ()) -> str:
     for title, introduction, options in _chapters():
         lines += [f".Ss [{_escape(title)}]\\&", *_paragraphs(introduction)]
         if title == "scores":
-            lines += _tagged((f"Cm {_escape(symbol)}", [*_sentences(meaning)]) for symbol, meaning in _symbols())
+            lines += _tagged((f"Cm {' , '.join(symbols)}", [*_sentences(meaning)]) for symbols, meaning in _symbols())
         lines += _tagged((f"Cm {name} No = Ar {_words(o.kind.form)}", [*_entry(o)]) for name, o in options.items())
     for title, text in extra:
         lines += [f".Sh {_escape(title.upper())}", *_paragraphs(text)]
@@ -192,12 +212,17 @@ def _entry(option: Option) -> Iterator[str]:
 def _paragraphs(text: str) -> Iterator[str]:
     for number, paragraph in enumerate(text.strip("\n").split("\n\n")):
         lines = paragraph.split("\n")
-        if all(line.startswith("    ") for line in lines):
+        if _is_table(lines):
             yield from _literal([line[4:] for line in lines])
         else:
             if number:
                 yield ".Pp"
             yield from _sentences(paragraph)
+
+
+def _is_table(lines: Sequence[str]) -> bool:
+    """Are these lines of a paragraph set as they stand?"""
+    return all(line.startswith("    ") for line in lines)
 
 
 def _literal(lines: Sequence[str]) -> list[str]:
@@ -207,8 +232,9 @@ def _literal(lines: Sequence[str]) -> list[str]:
 def _sentences(text: str) -> Iterator[str]:
     """A line for each sentence, so that the formatter puts the right space between them."""
     for sentence in re.split(r"(?<=[.!?]) +(?=[A-Z])", " ".join(text.split())):
-        for line in textwrap.wrap(sentence, 72, break_long_words=False, break_on_hyphens=False):
-            yield _escape(line)
+        # Escaped as a whole, since a quotation may go over the end of a line.
+        for line in textwrap.wrap(_escape(sentence), 78, break_long_words=False, break_on_hyphens=False):
+            yield _no_request(line)
 
 
 def _words(form: str) -> str:
@@ -227,4 +253,8 @@ def _escape(text: str) -> str:
     text = "".join(_ROFF.get(c, c if c.isascii() else f"\\[u{ord(c):04X}]") for c in text)
     text = re.sub(r"`([^`]*)`", r"\\(oq\1\\(cq", text).replace("`", "\\(ga")
     text = re.sub(r"(?<!\w)-", r"\\-", text)  # an option or a sign, not a hyphen
-    return f"\\&{text}" if text.startswith(".") else text
+    return _no_request(text)
+
+
+def _no_request(line: str) -> str:
+    return f"\\&{line}" if line.startswith(".") else line

@@ -469,11 +469,18 @@ class Dnswl(DnsList):
 
 @dataclass(frozen=True)
 class Store:
-    """State that outlives a message.  No check keeps state yet; that the store can be had is proven at start all the same.
+    """State that outlives a message: what [greylist], [reputation], [correspondents], [outbound_limits], [connections] and
+    [sender_rate] remember.  They are off by default, and nothing is remembered then; that the store can be had is proven at
+    start all the same.
 
     One machine needs no server for it: its workers share a file.  Several machines that should know the same share a
     Redis or Valkey.  A store that fails, or is slow, costs no mail: what needs it does without, which is logged and
     counted, until it works again.
+
+    An SQLite file that turns out to be damaged is renamed, state.db to state.db.corrupt, and a new one is begun without what
+    was known; the log has an error.  One that does not even begin as an SQLite file does is left alone, since `url` may name
+    the file of somebody else by mistake, unless a state.db-wal beside it shows that it was ours.  authmilter does not start
+    then: move the file away, or name another.
     """
 
     url: str = option(
@@ -582,7 +589,7 @@ class Metrics:
 
     listen: str = option(
         "127.0.0.1:9797",
-        "ADDRESS:PORT of /metrics, /healthz and /readyz; empty: none.",
+        "ADDRESS:PORT of /metrics, /healthz, /readyz and /status; empty: none.",
         reload=False,
         each=endpoint.listen_name,
     )

@@ -68,9 +68,12 @@ def make_state_directory(url: str, user: str, group: str) -> None:
         raise StartError(f"[store] url: {path.parent}: {error}") from error
 
 
-def check_store(options: Store, password: str = "") -> None:
-    """Raise StartError if the store is not to be had: it is opened, written to, and closed."""
+def check_store(options: Store, path: Path | None, password: str = "") -> None:
+    """Raise StartError if the store is not to be had: it is opened, written to, and closed.
+
+    `path` is what `sqlite_path` said before root was given up.
+    """
     try:
-        prove(options, sqlite_path(options.url), password=password)
+        prove(options, path, password=password)
     except StoreError as error:
         raise StartError(f"[store] url: {error}") from error

@@ -16,6 +16,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NoReturn
 
 from authmilter.check import all_checks
@@ -24,11 +25,13 @@ from authmilter.config.endpoint import parse_listen
 from authmilter.config.schema import Config
 from authmilter.errors import AuthMilterError, ConfigError, StartError
 from authmilter.files import Files, load_files
+from authmilter.lists import titles
 from authmilter.log import configure
-from authmilter.metrics import Metrics, Shared, layout_for
+from authmilter.metrics import Metrics, Shared, layout_for, list_names
 from authmilter.server import exporter, notify, worker
 from authmilter.server.sockets import Listener, bind_all, mta_lines
-from authmilter.server.state import check_store, make_state_directory
+from authmilter.server.state import check_store, make_state_directory, sqlite_path
+from authmilter.store import preload
 
 log = logging.getLogger("authmilter.supervisor")
 
@@ -67,6 +70,7 @@ class Supervisor:
         self.layout = layout_for(all_checks(), config)
         self.shared = Shared(self.workers + 1, self.layout)
         self.metrics = Metrics(self.shared, 0, self.layout)
+        self.state: Path | None = None
         self.listeners: list[Listener] = []
         self.children: list[Child] = []
         self.stopping = False
@@ -90,10 +94,12 @@ class Supervisor:
             milter.socket, mode=milter.socket_mode, group=milter.socket_group, backlog=milter.backlog
         )
         scrape = self._bind_metrics()
+        self.state = sqlite_path(self.config.store.url)  # root's, also after we are another user
         make_state_directory(self.config.store.url, milter.user, milter.group)
+        preload(self.config.store)  # its modules may be where only root can read
         _drop_privileges(milter.user, milter.group)
         self._warn_of_unreadable_files()
-        check_store(self.config.store, self.files.store_password)
+        check_store(self.config.store, self.state, self.files.store_password)
         self.metrics.set("authmilter_config_last_reload_successful", 1.0)
         self.metrics.set("started", time.monotonic())
         sockets = [listener.sock for listener in self.listeners]
@@ -115,10 +121,7 @@ class Supervisor:
     def _warn_of_unreadable_files(self) -> None:
         """What root could read at start may be out of reach for a reload."""
         config = self.config
-        paths = [self.path or "", config.submission.map_file, config.arc.seal_key_file]
-        for sign in config.sign.values():
-            paths += [sign.key_file, sign.ed25519_key_file]
-        for path in filter(None, paths):
+        for path in filter(None, (self.path, *_named_files(config))):
             if not os.access(path, os.R_OK):
                 log.warning(
                     "%s can't be read as user %s: SIGHUP won't notice its changes, or will fail; chown it",
@@ -151,6 +154,7 @@ class Supervisor:
                 self.config,
                 self.path,
                 self.files,
+                self.state,
                 self.shared,
                 self.layout,
                 sockets,
@@ -333,6 +337,8 @@ class Supervisor:
             return
         for change in ini.changed_needing_restart(self.running, config):
             log.warning("reload: a change of %s takes a restart", change)
+        if set(list_names(config)) - set(list_names(self.running)):
+            log.warning("reload: metrics and status call DNS lists that are new `other` until the next start")
         self.config, self.files = config, files
         configure(config.log.format, config.log.level)
         if self._reload_until:
@@ -361,6 +367,15 @@ class Supervisor:
         self.metrics.reloaded(success=True)
         log.info("reloaded")
         notify.notify("READY=1", f"STATUS=serving with {self.workers} workers")
+
+
+def _named_files(config: Config) -> list[str]:
+    """Every file that the configuration names to be read; "" where it names none."""
+    paths: list[str] = [config.submission.map_file, config.arc.seal_key_file]
+    for sign in config.sign.values():
+        paths += [sign.key_file, sign.ed25519_key_file]
+    paths += [section.key_file for _, _, section in titles(config)]
+    return [*paths, config.store.password_file, config.store.ca_file]
 
 
 def _read(path: str | None) -> str:

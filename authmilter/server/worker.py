@@ -12,6 +12,7 @@ import socket
 import struct
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvloop
@@ -29,7 +30,6 @@ from authmilter.metrics import Layout, Metrics, Shared
 from authmilter.milter.engine import TOO_BUSY, Bounds
 from authmilter.milter.native import NativeEngine
 from authmilter.resolver import StubResolver
-from authmilter.server.state import sqlite_path
 from authmilter.session import Rulebook, Session, build
 from authmilter.spaces import keeps_state
 from authmilter.store import open_store
@@ -57,6 +57,7 @@ class Worker:
         config: Config,
         path: str | None,
         files: Files,
+        state: Path | None,
         shared: Shared,
         layout: Layout,
     ) -> None:
@@ -64,6 +65,7 @@ class Worker:
         self.config = config
         self.path = path
         self.files = files
+        self.state = state  # the file of sqlite: without a path
         self.metrics = Metrics(shared, slot, layout)
         self._warn_again = 0.0
         self._alarm_again = 0.0
@@ -77,10 +79,11 @@ class Worker:
         self.alarm = AlarmService(config.alarm, self.metrics.alarm)
         self.store = open_store(
             config.store,
-            sqlite_path(config.store.url),
+            self.state,
             password=self.files.store_password,
             on_error=self._store_failed,
         )
+        self.alarm.store = self.store
         self._build(self._resolver())
         self.engine = engine = self._engine()
         await engine.serve(sockets)
@@ -125,7 +128,9 @@ class Worker:
         now = time.monotonic()
         if now >= self._alarm_again:
             self._alarm_again = now + ALARM_EVERY
-            self.alarm("store_down", "store", f"{self.config.store.url.partition(':')[0]} failed: mail goes on without it")
+            self.alarm(
+                "store_down", "store", f"{self.config.store.url.partition(':')[0]} failed: mail goes on without it"
+            )
 
     def _engine(self) -> "NativeEngine | LibmilterEngine":
         milter = self.config.milter
@@ -231,6 +236,7 @@ def main(
     config: Config,
     path: str | None,
     files: Files,
+    state: Path | None,
     shared: Shared,
     layout: Layout,
     sockets: Sequence[socket.socket],
@@ -248,7 +254,7 @@ def main(
         # as is usual, would take a twentieth of all time.
         gc.freeze()
         gc.set_threshold(20_000, 10, 10)
-        worker = Worker(slot, config, path, files, shared, layout)
+        worker = Worker(slot, config, path, files, state, shared, layout)
         uvloop.run(worker.run(sockets, control))
         status = 0
     except BaseException:

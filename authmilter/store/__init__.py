@@ -4,6 +4,8 @@
 """
 
 import asyncio
+import contextlib
+import importlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +18,7 @@ from authmilter.interfaces import ManagedStore
 from authmilter.store.front import OPERATIONS, Front
 from authmilter.store.memory import MemoryStore
 
-__all__ = ("OPERATIONS", "load_password", "open_store", "prove")
+__all__ = ("OPERATIONS", "load_password", "open_store", "preload", "prove")
 
 
 def open_store(
@@ -65,6 +67,16 @@ def open_store(
         hash_personal=options.hash_addresses,
         on_error=on_error,
     )
+
+
+def preload(options: StoreOptions) -> None:
+    """Import what that store needs, as long as it can be read.  What is missing is told when it is opened."""
+    with contextlib.suppress(ImportError):
+        importlib.import_module(
+            {"memory": "authmilter.store.memory", "sqlite": "authmilter.store.sqlite"}.get(
+                parse_store(options.url).kind, "authmilter.store.redis"
+            )
+        )
 
 
 def prove(options: StoreOptions, path: Path | None = None, *, password: str = "") -> None:

@@ -95,7 +95,9 @@ async def test_a_rate_holds_until_its_window_ends() -> None:
         Finding("connection_rate_exceeded", "192.0.2.1, please try again in 40 seconds")
     ]
     clock.now += 39
-    assert await host.symbols("192.0.2.1") == ["connection_rate_exceeded"]
+    assert (await host.connect("192.0.2.1"))[1] == [
+        Finding("connection_rate_exceeded", "192.0.2.1, please try again in 1 second")
+    ]
     clock.now += 1
     assert await host.symbols("192.0.2.1") == []
 

@@ -185,20 +185,20 @@ async def test_the_not_excepted(tx: Transaction, more: str) -> None:
 @pytest.mark.parametrize(
     ("after", "answer"),
     [
-        pytest.param(0.0, "300", id="at once"),
-        pytest.param(0.5, "300", id="after half a second, rounded up"),
-        pytest.param(100.0, "200", id="too early"),
-        pytest.param(299.5, "1", id="by half a second"),
+        pytest.param(0.0, "300 seconds", id="at once"),
+        pytest.param(0.5, "300 seconds", id="after half a second, rounded up"),
+        pytest.param(100.0, "200 seconds", id="too early"),
+        pytest.param(299.5, "1 second", id="by half a second"),
         pytest.param(DELAY, "", id="when told"),
         pytest.param(WINDOW - 1, "", id="at the end of the window"),
-        pytest.param(WINDOW + 1, "300", id="after the window"),
+        pytest.param(WINDOW + 1, "300 seconds", id="after the window"),
     ],
 )
 async def test_who_comes_again(site: Site, after: float, answer: str) -> None:
     tx = nameless()
     await site.asks(tx)
     site.now += after
-    assert await site.asks(tx) == (f"{answer} {NO_NAME}" if answer else "")
+    assert await site.asks(tx) == (f"{answer}: {NO_NAME}" if answer else "")
 
 
 async def test_coming_too_early_does_not_begin_the_wait_anew(site: Site) -> None:
@@ -305,7 +305,7 @@ async def test_recipients_of_one_message_wait_each_on_its_own(site: Site) -> Non
         site.now += 100
     site.now -= 100
     first = nameless(recipients=["user0@site.example"])
-    assert await site.asks(first) == f"100 {NO_NAME}"
+    assert await site.asks(first) == f"100 seconds: {NO_NAME}"
 
 
 async def test_a_long_address_makes_no_long_key(site: Site) -> None:
@@ -550,10 +550,10 @@ async def test_of_all_workers_and_machines_that_race_none_lets_it_pass_and_none_
     sites = [Site("delay = 1s", store=opened()) for _ in range(4)]
     tx = nameless()
     answers = await asyncio.gather(*(site.asks(tx) for site in sites for _ in range(5)))
-    assert answers == [f"1 {NO_NAME}"] * 20
+    assert answers == [f"1 second: {NO_NAME}"] * 20
     for _ in range(3):
         await asyncio.sleep(0.25)
-        assert await sites[1].asks(tx) == f"1 {NO_NAME}"
+        assert await sites[1].asks(tx) == f"1 second: {NO_NAME}"
     await asyncio.sleep(0.3)
     assert await asyncio.gather(*(site.asks(tx) for site in sites)) == [""] * 4
     await asyncio.gather(*(site.ends(tx) for site in sites))

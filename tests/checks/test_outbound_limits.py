@@ -178,6 +178,8 @@ async def test_recipients_of_one_message() -> None:
     assert found == [[], [], ["2 recipients per message, send to the others in another one"]]
     assert await site.recipients(2, "alice") == [[], []]
     assert site.store.asked == 0
+    site = Site("[outbound_limits]\nrecipients_per_message = 1\n")
+    assert await site.recipients(2, "alice") == [[], ["1 recipient per message, send to the others in another one"]]
 
 
 async def test_what_is_too_many_for_one_message_is_not_counted() -> None:
@@ -235,6 +237,8 @@ async def test_they_use_up_no_longer_window() -> None:
     assert await site.message("alice") == []
     # The one with the longer wait is told.
     assert await site.message("alice") == ["5 messages per hour for this login is used up, try again in 3478 seconds"]
+    site.clock.now += 3477.5
+    assert await site.message("alice") == ["5 messages per hour for this login is used up, try again in 1 second"]
 
 
 async def test_a_stolen_account_does_not_use_up_what_others_may_send() -> None:

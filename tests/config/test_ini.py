@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from importlib import import_module
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -12,11 +13,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from authmilter.check import known_symbols
+from authmilter.check import all_checks, known_symbols
 from authmilter.config import ini
 from authmilter.config.option import FilePath, options_of
 from authmilter.config.schema import Config, Milter, Sign
 from authmilter.errors import ConfigError
+from authmilter.interfaces import Space
 from authmilter.verdict import Action
 
 
@@ -93,7 +95,7 @@ ed25519_key_file =
 url = sqlite:                         ; state.db in the state directory
 
 [metrics]
-listen = 127.0.0.1:9797               ; /metrics /healthz /readyz
+listen = 127.0.0.1:9797               ; /metrics /healthz /readyz /status
 
 [log]
 format = text                         ; text | json
@@ -232,6 +234,8 @@ def test_the_password_of_a_bad_url_is_not_shown() -> None:
         ("[dnsbl zen]\nzone = a.example\nanswers = 127.0.0.2 = 1\n[scores]\ndnsbl_zen = reject", "5: [scores] warning: dnsbl_zen: goes for all answers of [dnsbl zen], also those with a weight of their own"),
         ("[dnsbl zen]\nzone = a.example\nscore = -1", "3: [dnsbl zen] warning: score: -1 counts in favour of who is listed"),
         ("[dnswl zen]\nzone = a.example\nanswers = 127.0.0.2 = 1", "3: [dnswl zen] warning: answers: 1 counts against who is listed"),
+        ("[recipients]\nmax_per_message = 99", "2: [recipients] warning: max_per_message: 99 is below 100, to which every client may send at once (RFC 5321 section 4.5.3.1.8)"),
+        ("[greylist]\nenabled = yes\n[store]\nurl = memory:", "4: [store] warning: url: memory: is not shared: for [greylist] each worker has its own state; take sqlite:, or set [milter] workers = 1"),
         ("[sign a.example]", "1: [sign a.example] warning: there is no key, so this mail is not signed"),
         ("[sign a.example]\nselector = s\nkey_file = /k\ndomain = b.example", "4: [sign a.example] warning: domain: b.example is not aligned with a.example, so DMARC won't count it"),
         ("[sign a.example]\ned25519_selector = s\ned25519_key_file = /k", "2: [sign a.example] warning: many receivers ignore Ed25519; sign with an RSA key too (RFC 8463)"),
@@ -251,6 +255,11 @@ def test_what_works_but_is_hardly_meant_gives_a_warning(text: str, warning: str)
         "[milter]\nsocket = inet:8891@192.0.2.1",
         "[policy]\nreject = 3",
         "[dnsbl zen]\nzone = a.example\nanswers = 127.0.0.2 = 0\n[scores]\ndnsbl_zen_2 = 1",
+        "[recipients]\nmax_per_message = 100",
+        "[recipients]\nmax_per_message = 0",
+        "[store]\nurl = memory:",
+        "[store]\nurl = memory:\n[milter]\nworkers = 1\n[greylist]\nenabled = yes",
+        "[greylist]\nenabled = yes",
     ],
     ids=[
         "d= for the rest",
@@ -258,10 +267,40 @@ def test_what_works_but_is_hardly_meant_gives_a_warning(text: str, warning: str)
         "an address of its own",
         "reject below the default of tag",
         "a symbol of an answer",
+        "as many recipients as every server has to take",
+        "any number of recipients",
+        "a store of each worker while nothing is remembered",
+        "the store of a single worker",
+        "state in a file that workers share",
     ],
 )
 def test_what_is_meant_gives_none(text: str) -> None:
     assert warnings(text) == []
+
+
+STATEFUL = {
+    "greylist": "enabled = yes",
+    "reputation": "enabled = yes",
+    "correspondents": "enabled = yes",
+    "connections": "per_address = 10",
+    "sender_rate": "messages = 100/1h",
+    "outbound_limits": "login_recipients = 100/1h",
+}
+
+
+def test_all_checks_that_keep_state_are_named_where_workers_do_not_share_it() -> None:
+    for section, text in STATEFUL.items():
+        assert f"for [{section}] each worker" in warnings(f"[{section}]\n{text}\n[store]\nurl = memory:")[0]
+    everything = "".join(f"[{section}]\n{text}\n" for section, text in STATEFUL.items())
+    (warning,) = warnings(f"{everything}[store]\nurl = memory:")
+    assert f"for {', '.join(f'[{section}]' for section in STATEFUL)} each worker" in warning
+    assert "[outbound_limits]" in warnings("[outbound_limits a]\nmessages = 1/1h\n[store]\nurl = memory:")[0]
+    remembering = {
+        check.run.__module__
+        for check in all_checks()
+        if any(isinstance(value, Space) for value in vars(import_module(check.run.__module__)).values())
+    }
+    assert remembering == {f"authmilter.checks.{section}" for section in STATEFUL}
 
 
 @pytest.fixture(scope="module")

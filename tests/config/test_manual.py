@@ -3,9 +3,11 @@
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Literal, get_origin, get_type_hints
 
 import pytest
 
+from authmilter.check import DERIVED, all_checks
 from authmilter.cli.manual import FILES
 from authmilter.config import ini
 from authmilter.config.manual import render_manual, render_sample
@@ -50,6 +52,47 @@ def test_the_sample_has_every_option() -> None:
     assert expected <= set(origins)
 
 
+def test_every_kind_of_value_in_use_is_explained() -> None:
+    forms = set()
+    for declared in (
+        *ini.SECTIONS.values(),
+        *(named.declared for named in ini.NAMED_SECTIONS.values()),
+        *ini.check_sections().values(),
+    ):
+        hints = get_type_hints(declared)
+        for name, option in options_of(declared).items():
+            forms.add("word | word" if get_origin(hints[name]) is Literal else option.kind.form)
+    explained = render_manual().partition(".Ss ")[0].splitlines()
+    assert len(forms) > 10
+    assert {form for form in forms if f".It Ar {form}" not in explained} == set()
+
+
+def test_every_symbol_is_listed_once_with_its_default() -> None:
+    scores = render_manual().partition(".Ss [scores]")[2].partition(".Ss ")[0]
+    listed = [
+        symbol
+        for line in scores.splitlines()
+        if line.startswith(".It Cm ")
+        for symbol in line.removeprefix(".It Cm ").split(" , ")
+    ]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == {*DERIVED, *(symbol for check in all_checks() for symbol in check.scores)}
+    plain = " ".join(scores.split())
+    assert "Default: 1.5." in plain  # of helo_literal, alone
+    assert "Default: tempfail. .It Cm generic_rdns" in plain  # of two alike
+    assert "helo_malformed = 1.5 (strict: reject), helo_own_name = 3 (strict: reject), helo_local_domain = 2.5," in plain
+
+
+def test_a_table_keeps_its_lines_in_the_sample() -> None:
+    table = [f"    {line}" for line in ("listed: on", "no name: no", "generic name: one", "SPF: fail", "new network: no")]
+    lines = render_sample().splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith(f"# {table[0]}"))
+    assert lines[start - 1] == "# in doubt:"
+    for line, expected in zip(lines[start:], table, strict=False):
+        assert line.startswith(f"# {expected}")
+    assert lines[start + len(table)].startswith("# A temporary failure")
+
+
 @pytest.mark.skipif(shutil.which("mandoc") is None, reason="mandoc is not installed")
 def test_mandoc_finds_no_fault_with_the_manual() -> None:
     page = render_manual(
@@ -64,12 +107,14 @@ def test_mandoc_finds_no_fault_with_the_manual() -> None:
 
 @pytest.mark.skipif(shutil.which("mandoc") is None, reason="mandoc is not installed")
 def test_the_page_reads_as_it_was_written() -> None:
-    page = render_manual([("Outcomes", "What becomes of mail.\n\n    | a | -all \\ 'y' |\n    .x")])
+    quotation = f"{'word ' * 13}`quoted text` and `more`"
+    page = render_manual([("Outcomes", f"What becomes of mail.\n\n{quotation}\n\n    | a | -all \\ 'y' |\n    .x")])
     text = subprocess.run(
         ["mandoc", "-T", "ascii", "-O", "width=200"], input=page, capture_output=True, text=True, check=True
     ).stdout
     plain = subprocess.run(["col", "-b"], input=text, capture_output=True, text=True, check=True).stdout
     assert "OUTCOMES\n" in plain
+    assert "'quoted text' and 'more'" in plain
     assert "| a | -all \\ 'y' |" in plain
     assert ".x\n" in plain
     assert "engine = native | libmilter" in plain

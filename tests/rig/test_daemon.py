@@ -78,6 +78,24 @@ def test_the_state_file_is_made_where_systemd_says(daemon: Daemon) -> None:
     assert (daemon.folder / "state.db").exists()
 
 
+def test_files_that_a_reload_will_miss_are_named_at_start(dns: DNSServer, keys: KeyFiles, tmp_path: Path) -> None:
+    secrets = [tmp_path / name for name in ("list_key", "password", "ca")]
+    for path in secrets:
+        path.write_text("secret\n")
+        path.chmod(0o600)
+    list_key, password, authorities = secrets
+    configuration: Configuration = {
+        "milter": {"user": "nobody"},
+        "store": {"url": "memory:", "password_file": password, "ca_file": authorities},
+        "dns": {"nameservers": dns.address},
+        "dnsbl paid": {"zone": "list.example", "key_file": list_key},
+        "sign sender.example": {"selector": "s", "key_file": keys.rsa},
+    }
+    with Daemon("unix", configuration) as daemon:
+        for path in (keys.rsa, *secrets):
+            assert daemon.log_lines(f"{path} can't be read as user nobody")
+
+
 def test_a_reload_works_after_dropping_root_as_long_as_keys_stay(dns: DNSServer, keys: KeyFiles) -> None:
     configuration: Configuration = {
         "milter": {"user": "nobody"},
@@ -108,6 +126,27 @@ def test_as_root_it_becomes_the_user_after_binding(dns: DNSServer) -> None:
         found = os.stat(daemon.unix_path)
         assert stat.S_IMODE(found.st_mode) == 0o660
         assert found.st_gid == grp.getgrnam("postfix").gr_gid
+        assert daemon.stop() == 0
+
+
+def test_the_usual_state_directory_is_handed_to_the_user_that_root_becomes(dns: DNSServer) -> None:
+    # In a mount namespace of its own, with an empty /var/lib: root's usual place must not be touched by a test.
+    script = 'mount -t tmpfs tmpfs /var/lib && unset STATE_DIRECTORY && exec "$0" "$@"'
+    command = ("unshare", "--mount", "sh", "-c", script, *COMMAND)
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
+        pytest.skip("no mount namespaces here")
+    configuration: Configuration = {
+        "milter": {"user": "nobody"},
+        "store": {"url": "sqlite:"},
+        "greylist": {"enabled": "yes"},
+        "dns": {"nameservers": dns.address},
+    }
+    with Daemon("unix", configuration, command) as daemon:
+        uid = pwd.getpwnam("nobody").pw_uid
+        assert status_of(daemon.pid, "Uid") == [uid] * 4
+        found = os.stat(f"/proc/{daemon.pid}/root/var/lib/authmilter/state.db")
+        assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (uid, 0o600)
+        assert not daemon.log_lines("can't start")
         assert daemon.stop() == 0
 
 

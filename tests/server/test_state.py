@@ -20,6 +20,10 @@ from authmilter.store import load_password
 from tests.store.servers import RedisServer, free_port, running
 
 
+def check(options: Store, password: str = "") -> None:
+    check_store(options, sqlite_path(options.url), password)
+
+
 def test_where_state_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("STATE_DIRECTORY", f"{tmp_path}/a:{tmp_path}/b")
     assert state_directory() == tmp_path / "a"
@@ -27,7 +31,7 @@ def test_where_state_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert sqlite_path("sqlite:/x/y.db") == Path("/x/y.db")
     assert sqlite_path("memory:") is None
     make_state_directory("sqlite:", "", "")
-    check_store(Store(url="sqlite:"))
+    check(Store(url="sqlite:"))
     assert (tmp_path / "a" / "state.db").exists()
 
 
@@ -38,8 +42,8 @@ def test_the_proof_leaves_no_thread_and_no_wake_up_behind(tmp_path: Path) -> Non
     before = signal.set_wakeup_fd(ours.fileno(), warn_on_full_buffer=False)
     try:
         threads = threading.active_count()
-        check_store(Store(url=f"sqlite:{tmp_path}/state.db"))
-        check_store(Store(url="memory:"))
+        check(Store(url=f"sqlite:{tmp_path}/state.db"))
+        check(Store(url="memory:"))
         assert threading.active_count() == threads
         assert signal.set_wakeup_fd(ours.fileno()) == ours.fileno()
     finally:
@@ -62,24 +66,24 @@ def text(path: Path) -> None:
 def test_a_file_that_is_not_to_be_had(tmp_path: Path, make: Callable[[Path], None], words: str) -> None:
     make(tmp_path / "state.db")
     with pytest.raises(StartError, match=words):
-        check_store(Store(url=f"sqlite:{tmp_path}/state.db"))
+        check(Store(url=f"sqlite:{tmp_path}/state.db"))
 
 
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(StartError, match=r"none/state\.db: .*No such file"):
-        check_store(Store(url=f"sqlite:{tmp_path}/none/state.db"))
+        check(Store(url=f"sqlite:{tmp_path}/none/state.db"))
 
 
 def test_a_server_that_is_not_there() -> None:
     with pytest.raises(StartError, match=r"^\[store\] url: redis:127.0.0.1:\d+: .*(refused|connect)"):
-        check_store(Store(url=f"redis://user:hunter2@127.0.0.1:{free_port()}"))
+        check(Store(url=f"redis://user:hunter2@127.0.0.1:{free_port()}"))
 
 
 def test_a_server_that_only_listens_is_no_store() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         options = Store(url=f"redis://127.0.0.1:{silent.getsockname()[1]}", connect_timeout=0.2)  # type: ignore[arg-type]
         with pytest.raises(StartError, match=r"no answer within 0.2 s"):
-            check_store(options)
+            check(options)
 
 
 def test_a_server_is_proven_with_its_password(tmp_path: Path) -> None:
@@ -87,10 +91,10 @@ def test_a_server_is_proven_with_its_password(tmp_path: Path) -> None:
     secret.touch(mode=0o600)
     secret.write_text("hunter2\nsecond line\n")
     with running(RedisServer(tmp_path, "--requirepass", "hunter2")) as server:
-        check_store(Store(url=server.url), load_password(str(secret)))
-        check_store(Store(url=server.url), "hunter2")
+        check(Store(url=server.url), load_password(str(secret)))
+        check(Store(url=server.url), "hunter2")
         with pytest.raises(StartError, match=r"invalid username-password|(?i:auth)") as caught:
-            check_store(Store(url=server.url), "hunter3")
+            check(Store(url=server.url), "hunter3")
         assert "hunter" not in str(caught.value)
         secret.chmod(0o640)
         with pytest.raises(ValueError, match="chmod 600"):
