@@ -7,6 +7,7 @@
     ├── StartError           a socket or store is not to be had
     └── TempError            something outside failed for now: never the message's fault
         ├── DnsTempError     time-out, SERVFAIL, REFUSED, no server reached
+        │   └── DnsBusyError     not asked, for too many questions are under way
         └── StoreError       the state store can't answer
 """
 
@@ -38,6 +39,10 @@ class TempError(AuthMilterError):
 
 class DnsTempError(TempError):
     """A DNS question got no answer: time-out, SERVFAIL, REFUSED or a broken packet."""
+
+
+class DnsBusyError(DnsTempError):
+    """It was not asked: too many questions are under way."""
 
 
 class StoreError(TempError):

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from authmilter.config.schema import Config, DmarcOverride, Forwarders
 from authmilter.evidence import AuthResult, Result
 from authmilter.model import Mailbox, Transaction
+from authmilter.networks import find_name, find_network
 
 TRUSTED_FORWARDER = "trusted_forwarder"
 MAILING_LIST = "mailing_list"
@@ -90,8 +91,7 @@ def _forwarder(tx: Transaction, config: Config) -> str:
 
 
 def _recipient_entry(tx: Transaction, path: Mailbox, forwarders: Mapping[str, Forwarders]) -> str:
-    local_part = path.local_part.decode("utf-8", "replace").lower()
-    names = (f"{local_part}@{path.domain}", path.domain)
+    names = (path.address, path.domain)
     return next((e for name in names if name in forwarders and (e := _matches(tx, forwarders[name]))), "")
 
 
@@ -106,17 +106,16 @@ def override_for(domain: str, overrides: Mapping[str, DmarcOverride]) -> DmarcOv
 
 
 def _matches(tx: Transaction, forwarders: Forwarders) -> str:
-    client = tx.connection.client_ip
-    for network in forwarders.networks:
-        if client is not None and client in network:
-            return f"network {network}"
+    network = find_network(forwarders.networks, tx.connection.client_ip)
+    if network is not None:
+        return f"network {network}"
     for result in tx.results:
-        if result.result is not Result.PASS or not result.identifier:
+        if result.result is not Result.PASS:
             continue
         listed = {"iprev": forwarders.names, "dkim": forwarders.dkim}.get(result.method, ())
-        for entry in listed:
-            if within(result.identifier, entry):
-                return f"{result.method} {entry}"
+        entry = find_name(listed, result.identifier)
+        if entry:
+            return f"{result.method} {entry}"
     return ""
 
 

@@ -19,7 +19,7 @@ from itertools import count
 from authmilter import eager, secret_file
 from authmilter.config.dnslist import Pattern, parse_pattern
 from authmilter.config.schema import Config, Dnsbl, DnsList, Weight
-from authmilter.errors import ConfigError, DnsTempError
+from authmilter.errors import ConfigError, DnsBusyError, DnsTempError
 from authmilter.interfaces import Alarm, Listing, Observer, Resolver
 
 log = logging.getLogger("authmilter.lists")
@@ -217,9 +217,10 @@ class _List:
                 found = self._listings(records, address)
                 if found and await self._ask(_TESTS[address.version][1]):
                     problem = _WORLD
-        except DnsTempError:  # its text has the key in it
+        except DnsTempError as error:  # its text has the key in it
             outcome = "temperror"
-            self._not_answered(tries)
+            if not isinstance(error, DnsBusyError):  # that would be our fault
+                self._not_answered(tries)
         else:
             if problem:
                 outcome = "error"
@@ -243,9 +244,10 @@ class _List:
                         self._broken(problem)
                         return
                     listed = bool(must)
-        except DnsTempError:
+        except DnsTempError as error:
             self._observer.dnslist_asked(self._symbol, "temperror")
-            self._not_answered(self.off)
+            if not isinstance(error, DnsBusyError):
+                self._not_answered(self.off)
             return
         except Exception:
             log.exception("[%s] could not be looked after", self._title)

@@ -3,6 +3,7 @@
 Bytes of the network stay bytes; domains that are compared or looked up exist besides as lower-case A-labels.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address
@@ -46,6 +47,9 @@ class Direction(IntEnum):
         return "outbound" if self else "inbound"
 
 
+_QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
+
+
 class Mailbox(NamedTuple):
     """An address of the envelope or of a header field.
 
@@ -59,6 +63,18 @@ class Mailbox(NamedTuple):
 
     def __bytes__(self) -> bytes:
         return self.local_part + b"@" + self.raw_domain if self.raw_domain else self.local_part
+
+    @property
+    def address(self) -> str:
+        """The address to compare: ASCII in lower case, the local-part without quotes.
+
+        RFC 5321 section 4.1.2: a quoted local-part is the same as that without quotes, where it needs none.  Section 2.4
+        leaves its case to its host; hardly any host tells two people apart by it.
+        """
+        local_part = self.local_part
+        if len(local_part) > 1 and local_part[:1] == local_part[-1:] == b'"':
+            local_part = _QUOTED_PAIR.sub(rb"\1", local_part[1:-1])
+        return f"{local_part.lower().decode('utf-8', 'backslashreplace')}@{self.domain}"
 
 
 class HeaderField(NamedTuple):
@@ -180,7 +196,6 @@ class Transaction(NamedTuple):
     queue_id: str = ""
     results: tuple[AuthResult, ...] = ()
     findings: tuple[tuple[Stage, Finding], ...] = ()
-    refused_recipients: int = 0
 
     def results_of(self, method: str) -> tuple[AuthResult, ...]:
         """Results of one method, in their order."""

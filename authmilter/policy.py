@@ -186,7 +186,7 @@ class Policy:
         domain = recipient.domain
         rules = None
         if domain in self._with_mailboxes:
-            rules = self.special.get(f"{recipient.local_part.decode('utf-8', 'replace').lower()}@{domain}")
+            rules = self.special.get(recipient.address)
         return rules or self.special.get(domain, self.common)
 
     def judge(self, tx: Transaction, stage: Stage, reference: str) -> Ruling:

@@ -19,7 +19,7 @@ from authmilter.dns_client import (
     system_nameservers,
     usable_name,
 )
-from authmilter.errors import ConfigError, DnsTempError
+from authmilter.errors import ConfigError, DnsBusyError, DnsTempError
 from authmilter.interfaces import Answer, Resolver
 
 MAX_UNDER_WAY = 1000  # questions of ours at all nameservers together; each holds a socket. More of them wait,
@@ -162,7 +162,7 @@ class StubResolver:
         """Stop; questions under way end in DnsTempError."""
         self._closed = True
         for question in list(self._questions.values()):
-            self._fail(question, "resolver closed", keep=False)
+            self._fail(question, "resolver closed")
         for server in self._nameservers:
             server.channel.close()
         self._nameservers = []
@@ -179,8 +179,10 @@ class StubResolver:
             raise ValueError(f"record type {key[1]}")
         if self._closed:
             raise DnsTempError(f"{key[0]} {key[1]}: resolver closed")
-        if self._waiting >= MAX_WAITING or len(self._backlog.get(client, ())) >= MAX_WAITING // (4 if client else 1):
-            raise DnsTempError(f"{key[0]} {key[1]}: too many questions under way")
+        # What is nobody's, such as questions to DNS lists, has the last fifth for itself.
+        most, most_of_client = (MAX_WAITING * 4 // 5, MAX_WAITING // 4) if client else (MAX_WAITING, MAX_WAITING)
+        if self._waiting >= most or len(self._backlog.get(client, ())) >= most_of_client:
+            raise DnsBusyError(f"{key[0]} {key[1]}: too many questions under way")
         now = self._loop.time()
         if self._first and now > self._first_until:
             self._first = 0
@@ -265,7 +267,7 @@ class StubResolver:
         now = self._loop.time()
         for question in list(self._questions.values()):
             if now - question.started >= self._options.timeout:
-                self._fail(question, "time-out", keep=question.asked > 0)
+                self._fail(question, "time-out")
             elif 0 < question.asked < len(question.order) and now - question.put >= self._patience:
                 self._put(question, now)
         busy = (self._under_way or self._questions) and not self._closed
@@ -279,15 +281,16 @@ class StubResolver:
             if not waiting.done():
                 waiting.set_result(answer)
 
-    def _fail(self, question: _Question, failure: str, *, keep: bool = True) -> None:
+    def _fail(self, question: _Question, failure: str) -> None:
         name, rdtype = question.key
         failure = f"{name} {rdtype}: {failure}"
-        if keep:
+        error = DnsTempError if question.asked else DnsBusyError
+        if question.asked:
             self._keep(question.key, failure, self._options.servfail_ttl)  # RFC 9520 section 3.2
         self._end(question, "temperror")
         for waiting in question.waiting:
             if not waiting.done():
-                waiting.set_exception(DnsTempError(failure))
+                waiting.set_exception(error(failure))
 
     def _end(self, question: _Question, outcome: str) -> None:
         del self._questions[question.key]

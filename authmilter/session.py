@@ -58,6 +58,8 @@ MAX_CHECKED_RECIPIENTS = 1000  # at the end of the message; at RCPT each one is
 MAX_FINDINGS = 500  # of a transaction; every recipient may bring some
 
 LATE = "not done in time"
+# Stages whose checks run at the end where policy can't act on them: there all results are in, and nobody waited for them.
+_PUT_OFF = (Stage.RCPT, Stage.DATA)
 _REFUSING = (Action.REJECT, Action.TEMPFAIL)
 
 
@@ -99,8 +101,7 @@ def build(
     busy = frozenset(
         s
         for s in Stage
-        # Where RCPT is not answered its checks run at the end: there all results are in, and nobody had to wait for them.
-        if s in answering or (s is not Stage.RCPT and any(pipeline.has_checks(s, d) for d in Direction))
+        if s in answering or (s not in _PUT_OFF and any(pipeline.has_checks(s, d) for d in Direction))
     )
     client = reader(config.networks)
     return Rulebook(config, policy, pipeline, files, dns, observer, clock, busy, answering, client)
@@ -263,6 +264,7 @@ class Session:
 
     async def rcpt(self, args: Sequence[bytes], macros: Mapping[bytes, bytes]) -> Verdict:
         """RCPT TO; a refused recipient leaves no trace."""
+        started = time.perf_counter()
         if Stage.RCPT in self.rules.busy:
             # Before the snapshot: what was under way concerns every recipient.
             await self._gather(self._config.milter.command_timeout)
@@ -270,12 +272,13 @@ class Session:
         self._of_recipient = []
         envelope = self.tx.envelope
         path = parse_path(args[0] if args else b"") or Mailbox(b"", b"", "")
-        if len(envelope.forward_paths) < MAX_RECIPIENTS:
-            envelope = envelope._replace(forward_paths=(*envelope.forward_paths, path))
+        paths = envelope.forward_paths[:MAX_RECIPIENTS]  # one more than that is judged, and takes the place of the last
+        envelope = envelope._replace(forward_paths=(*paths, path))
         self.tx = self.tx._replace(envelope=envelope, queue_id=_text(macros.get(b"i", b"")) or self.tx.queue_id)
-        verdict = await self._stage(Stage.RCPT) if Stage.RCPT in self.rules.busy else self._idle(Stage.RCPT)
+        busy = Stage.RCPT in self.rules.busy
+        verdict = await self._stage(Stage.RCPT, started) if busy else self._idle(Stage.RCPT)
         if verdict.action in _REFUSING:
-            self.tx = before._replace(refused_recipients=before.refused_recipients + 1)
+            self.tx = before
         return verdict
 
     async def data(self, macros: Mapping[bytes, bytes]) -> Verdict:
@@ -429,15 +432,16 @@ class Session:
         self.rules.observer.stage_done(stage, 0.0)
         return CONTINUE
 
-    async def _stage(self, stage: Stage) -> Verdict:
-        """Run the checks of a stage before EOM; answer only where policy may act."""
-        started = time.perf_counter()
+    async def _stage(self, stage: Stage, started: float = 0.0) -> Verdict:
+        """Run the checks of a stage before EOM, which began at `started`; answer only where policy may act."""
+        started = started or time.perf_counter()
         direction = self.tx.envelope.direction
         verdict = CONTINUE
         if self._is_judged(stage):
             self._start(stage, self.tx)
             if self.rules.policy.acts_at(stage, direction) and (self._early is None or stage is Stage.RCPT):
-                await self._gather(self._config.milter.command_timeout, stage)
+                left = started + self._config.milter.command_timeout - time.perf_counter()
+                await self._gather(max(0.0, left), stage)
                 verdict = self._refuse(stage, self._ruling(stage))
         self.rules.observer.stage_done(stage, time.perf_counter() - started)
         return verdict
@@ -512,11 +516,11 @@ class Session:
             due, methods = [w for w in self._waiting if w.judged <= stage], {}
         else:
             due, methods = self._waiting, self._methods
-        started = [*methods.values(), *(waiting.work for waiting in due)]
+        done = {r.method for r in self.tx.results}  # what was late once is not waited for again
+        started = (*(methods[name] for name in methods if name not in done), *(waiting.work for waiting in due))
         pending = [work for work in started if isinstance(work, asyncio.Task) and not work.done()]
         if pending:
             await asyncio.wait(pending, timeout=timeout)
-        done = {r.method for r in self.tx.results}
         results = []
         for name in ("iprev", "spf_helo", "spf"):
             future = methods.get(name)
@@ -590,7 +594,7 @@ class Session:
         return ruling, value, ""
 
     async def _check_end(self, deadline: float) -> None:
-        """The checks of the end of the message, and those of the recipients if they did not run at RCPT."""
+        """The checks of the end of the message, and those that were put off until then."""
         direction = self.tx.envelope.direction
         pipeline = self.rules.pipeline
         if Stage.RCPT not in self.rules.busy and pipeline.has_checks(Stage.RCPT, direction):
@@ -599,6 +603,8 @@ class Session:
                 envelope = self.tx.envelope._replace(forward_paths=paths[:count])
                 self._start(Stage.RCPT, self.tx._replace(envelope=envelope))
             self._start(Stage.RCPT, self.tx)  # for the last, and mostly only, of them
+        if Stage.DATA not in self.rules.busy and pipeline.has_checks(Stage.DATA, direction):
+            self._start(Stage.DATA, self.tx)
         if pipeline.has_checks(Stage.EOM, direction):
             self._start(Stage.EOM, self.tx)
         if self._waiting:

@@ -38,10 +38,10 @@ class SenderMap:
         user, at, domain = login.rpartition("@")
         if not at:
             user = login
-        address = _key(mailbox)
+        address = mailbox.address
         own_domain = to_ascii_domain(domain) if at else ""
         same_domain = mailbox.domain == own_domain if at else _local(mailbox.domain, self.local_domains)
-        if same_domain and (self.rule == "domain" or mailbox.local_part.decode("utf-8", "replace").lower() == user):
+        if same_domain and (self.rule == "domain" or mailbox.address.rpartition("@")[0] == user):
             return True
         wanted = {address, f"@{mailbox.domain}"}
         return any(wanted & self.grants.get(who, frozenset()) for who in (login, ANY_LOGIN))
@@ -82,10 +82,6 @@ def _entry(text: str) -> str:
     local, at, raw_domain = text.rpartition("@")
     domain = to_ascii_domain(raw_domain)
     return f"{local.lower()}@{domain}" if at and domain else ""
-
-
-def _key(mailbox: Mailbox) -> str:
-    return f"{mailbox.local_part.decode('utf-8', 'replace').lower()}@{mailbox.domain}"
 
 
 def _local(domain: str, local_domains: tuple[str, ...]) -> bool:

@@ -19,7 +19,7 @@ from authmilter import lists as module
 from authmilter.config import ini
 from authmilter.config.option import Seconds
 from authmilter.config.schema import Config, Dns
-from authmilter.errors import ConfigError
+from authmilter.errors import ConfigError, DnsBusyError
 from authmilter.interfaces import Answer, Listing, Resolver
 from authmilter.lists import LOOKS, MOST_UNANSWERED, REST, RETRY, Lists, load_keys, nonsense, reversed_name, weights
 from authmilter.metrics import NullObserver
@@ -596,3 +596,16 @@ async def test_over_sockets_the_test_entries_are_asked_for() -> None:
             await asyncio.gather(task, return_exceptions=True)
         assert server.asked(f"{MUST}.l0.example A") == server.asked(f"{MUST_NOT}.l0.example A") == 1
         assert watcher.outcomes == {"error": 1}
+
+
+async def test_questions_that_we_had_no_room_for_are_not_the_fault_of_the_list() -> None:
+    class Crowded(FakeDNS):
+        async def query(self, name: str, rdtype: str) -> Answer:
+            raise DnsBusyError("too many questions under way")
+
+    world = World(dns=Crowded())
+    for _ in range(3 * MOST_UNANSWERED):
+        assert await world.symbols() == []
+    await world.watch()
+    assert world.watcher.off == set()
+    assert world.watcher.outcomes["temperror"] >= 3 * MOST_UNANSWERED

@@ -16,7 +16,7 @@ from authmilter.evidence import Finding
 from authmilter.files import load_files
 from authmilter.interfaces import Answer
 from authmilter.metrics import NullObserver
-from authmilter.model import HeaderField, Stage, Transaction
+from authmilter.model import HeaderField, Mailbox, Stage, Transaction
 from authmilter.session import Outcome, Session, build
 from authmilter.verdict import Action, HeaderEdit, Verdict
 from tests.fakes import FakeDNS
@@ -490,6 +490,58 @@ class TestBrokenChecks:
         rig.checks = self.with_check(Stage.EOM, hangs, waits=True)
         assert (await asyncio.wait_for(rig.play(), 5)).action is Action.ACCEPT
         assert [f.detail for _, f in rig.outcomes[0].tx.findings] == ["deadline"]
+
+
+async def test_what_was_late_once_is_not_waited_for_at_every_command(rig: Rig) -> None:
+    class Silent(FakeDNS):
+        async def query(self, name: str, rdtype: str) -> Answer:
+            await asyncio.sleep(3600)
+            return await super().query(name, rdtype)
+
+    rig.dns = Silent(ZONE)
+    rig.config = Config(policy=PolicyOptions(preset="strict"), milter=Milter(command_timeout=0.2))  # type: ignore[arg-type]
+    session = rig.session()
+    await session.connect(b"client", "4", 1, GOOD.encode(), {b"j": b"mx.test"})
+    await session.mail([b"<alice@example.org>"], {})
+    started = asyncio.get_running_loop().time()
+    for _ in range(5):
+        await session.rcpt([b"<bob@example.net>"], {})
+    assert asyncio.get_running_loop().time() - started < 0.4
+
+
+async def test_a_recipient_beyond_those_that_are_listed_is_judged_too(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def choosy(tx: Transaction, tools: Tools) -> Iterator[Finding]:
+        if tx.envelope.forward_paths[-1].local_part == b"trap":
+            yield Finding("choosy")
+
+    monkeypatch.setattr("authmilter.session.MAX_RECIPIENTS", 3)
+    rig.checks = (Check("choosy", Stage.RCPT, choosy, {"choosy": Action.REJECT}, None, "", False),)
+    session = rig.session()
+    await session.connect(b"client", "4", 1, GOOD.encode(), {b"j": b"mx.test"})
+    await session.mail([b"<alice@example.org>"], {})
+    for _ in range(6):
+        assert (await session.rcpt([b"<bob@example.net>"], {})).action is Action.CONTINUE
+        assert (await session.rcpt([b"<trap@example.net>"], {})).action is Action.REJECT
+    assert len(session.tx.envelope.forward_paths) == 4
+
+
+@pytest.mark.parametrize(
+    ("path", "address"),
+    [
+        (b"Bob@Example.NET", "bob@example.net"),
+        (b'"bob"@example.net', "bob@example.net"),
+        (b'"b\\ob"@example.net', "bob@example.net"),
+        (b'"b\\"ob"@example.net', 'b"ob@example.net'),
+        (b'"a b"@example.net', "a b@example.net"),
+        ("fran\u212a@example.net".encode(), "fran\u212a@example.net"),
+        (b"\xff@example.net", "\\xff@example.net"),
+    ],
+)
+def test_an_address_is_the_same_with_quotes_and_without(path: bytes, address: str) -> None:
+    local_part, _, domain = path.rpartition(b"@")
+    assert Mailbox(local_part, domain, domain.decode().lower()).address == address
 
 
 async def test_a_refused_recipient_leaves_no_trace(rig: Rig) -> None:

@@ -16,8 +16,7 @@ def allowed(tx: Transaction, tools: Tools) -> Iterator[Finding]:
     if found.problem or len(found.mailboxes) != 1:
         return
     mailbox = found.mailboxes[0]
-    address = f"{mailbox.local_part.decode('utf-8', 'replace').lower()}@{mailbox.domain}"
-    for name in (address, mailbox.domain):
+    for name in (mailbox.address, mailbox.domain):
         entry = tools.config.allow.get(name)
         if entry is not None and _proven(tx, mailbox.domain, entry):
             yield Finding("allowed", f"[allow {name}]")

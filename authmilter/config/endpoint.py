@@ -253,7 +253,8 @@ def recipient(text: str) -> str:
     local_part, at, name = text.rpartition("@")
     if at and (not local_part or "@" in local_part or any(c.isspace() for c in local_part)):
         raise ValueError(f"{shown(text)} is neither a domain nor a mailbox")
-    return f"{local_part.lower()}{at}{domain(name)}"
+    # ASCII alone, as Mailbox.address has it
+    return f"{local_part.encode().lower().decode()}{at}{domain(name)}"
 
 
 def selector(text: str) -> str:

@@ -80,11 +80,15 @@ def test_every_symbol_is_listed_once_with_its_default() -> None:
     plain = " ".join(scores.split())
     assert "Default: 1.5." in plain  # of helo_literal, alone
     assert "Default: tempfail. .It Cm generic_rdns" in plain  # of two alike
-    assert "helo_malformed = 1.5 (strict: reject), helo_own_name = 3 (strict: reject), helo_local_domain = 2.5," in plain
+    assert (
+        "helo_malformed = 1.5 (strict: reject), helo_own_name = 3 (strict: reject), helo_local_domain = 2.5," in plain
+    )
 
 
 def test_a_table_keeps_its_lines_in_the_sample() -> None:
-    table = [f"    {line}" for line in ("listed: on", "no name: no", "generic name: one", "SPF: fail", "new network: no")]
+    table = [
+        f"    {line}" for line in ("listed: on", "no name: no", "generic name: one", "SPF: fail", "new network: no")
+    ]
     lines = render_sample().splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith(f"# {table[0]}"))
     assert lines[start - 1] == "# in doubt:"
@@ -114,7 +118,7 @@ def test_the_page_reads_as_it_was_written() -> None:
     ).stdout
     plain = subprocess.run(["col", "-b"], input=text, capture_output=True, text=True, check=True).stdout
     assert "OUTCOMES\n" in plain
-    assert "'quoted text' and 'more'" in plain
+    assert "word `quoted text' and `more'" in plain
     assert "| a | -all \\ 'y' |" in plain
     assert ".x\n" in plain
     assert "engine = native | libmilter" in plain
