@@ -21,7 +21,7 @@ from authmilter import resolver as module
 from authmilter.config.option import Seconds
 from authmilter.config.schema import Dns
 from authmilter.dns_client import usable_name
-from authmilter.errors import ConfigError, DnsTempError
+from authmilter.errors import ConfigError, DnsBusyError, DnsTempError
 from authmilter.interfaces import Answer
 from authmilter.resolver import CACHED_OCTETS, StubResolver
 from tests.dnsserver import DNSServer
@@ -918,6 +918,35 @@ async def test_questions_under_way_are_bounded_and_more_of_them_wait(monkeypatch
             assert not (await dns.query("n1.slow.example", "TXT")).exists  # joining in is no question
             assert [answer.records for answer in await asyncio.gather(*waiting)] == [(b"good",), ()]
             assert (await dns.query("example.org", "TXT")).records  # and it was not remembered
+
+
+async def test_clients_can_not_take_the_last_places_of_what_is_nobodys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_UNDER_WAY", 1)
+    monkeypatch.setattr(module, "MAX_WAITING", 10)
+    with DNSServer(RECORDS, {"*.slow.example": "delay 0.2"}) as server:
+        async with resolving(server, timeout=20) as dns:
+            dns.prefetch("first.slow.example", "TXT")
+            waiting = [
+                asyncio.ensure_future(dns.for_client(f"192.0.2.{n}").query(f"n{n}.example", "TXT")) for n in range(8)
+            ]
+            await asyncio.sleep(0.05)
+            with pytest.raises(DnsBusyError):
+                await dns.for_client("192.0.2.99").query("one-more.example", "TXT")
+            assert (await dns.query("good.example", "TXT")).records == (b"good",)
+            await asyncio.gather(*waiting)
+
+
+async def test_what_was_not_even_asked_in_time_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_UNDER_WAY", 1)
+    with DNSServer(RECORDS, {"*.slow.example": "delay 5"}) as server:
+        async with resolving(server, timeout=0.3) as dns:
+            first = asyncio.ensure_future(dns.query("first.slow.example", "TXT"))
+            await asyncio.sleep(0.01)
+            with pytest.raises(DnsBusyError):
+                await dns.query("second.slow.example", "TXT")
+            with pytest.raises(DnsTempError) as raised:
+                await first
+            assert not isinstance(raised.value, DnsBusyError)
 
 
 async def test_a_client_has_its_share_and_the_others_theirs() -> None:
