@@ -162,7 +162,7 @@ class StubResolver:
         """Stop; questions under way end in DnsTempError."""
         self._closed = True
         for question in list(self._questions.values()):
-            self._fail(question, "resolver closed")
+            self._fail(question, "resolver closed", busy=True)
         for server in self._nameservers:
             server.channel.close()
         self._nameservers = []
@@ -267,7 +267,8 @@ class StubResolver:
         now = self._loop.time()
         for question in list(self._questions.values()):
             if now - question.started >= self._options.timeout:
-                self._fail(question, "time-out")
+                # A nameserver that was asked just now had no time to answer.
+                self._fail(question, "time-out", busy=now - question.put < self._tick_seconds or not question.asked)
             elif 0 < question.asked < len(question.order) and now - question.put >= self._patience:
                 self._put(question, now)
         busy = (self._under_way or self._questions) and not self._closed
@@ -281,11 +282,11 @@ class StubResolver:
             if not waiting.done():
                 waiting.set_result(answer)
 
-    def _fail(self, question: _Question, failure: str) -> None:
+    def _fail(self, question: _Question, failure: str, *, busy: bool = False) -> None:
         name, rdtype = question.key
         failure = f"{name} {rdtype}: {failure}"
-        error = DnsTempError if question.asked else DnsBusyError
-        if question.asked:
+        error = DnsBusyError if busy else DnsTempError
+        if not busy:
             self._keep(question.key, failure, self._options.servfail_ttl)  # RFC 9520 section 3.2
         self._end(question, "temperror")
         for waiting in question.waiting:
