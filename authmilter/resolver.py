@@ -267,8 +267,9 @@ class StubResolver:
         now = self._loop.time()
         for question in list(self._questions.values()):
             if now - question.started >= self._options.timeout:
-                # A nameserver that was asked just now had no time to answer.
-                self._fail(question, "time-out", busy=now - question.put < self._tick_seconds or not question.asked)
+                # Who was asked for the first time just now had no time to answer.
+                late = question.asked == 1 and now - question.put < self._options.timeout / 2
+                self._fail(question, "time-out", busy=late or not question.asked)
             elif 0 < question.asked < len(question.order) and now - question.put >= self._patience:
                 self._put(question, now)
         busy = (self._under_way or self._questions) and not self._closed
