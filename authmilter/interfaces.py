@@ -55,11 +55,19 @@ class Space(NamedTuple):
     `name`: up to 16 lower-case letters, digits and ``_``, which it does not begin with.  `personal`: the keys name people or their machines; where
     the site asks for it, they are kept only as a hash under the secret of the site.  `help`: what an entry says, in a line
     for the operator who lists them.
+
+    `release`: how the operator lifts what holds somebody up: by this value in place of an entry's own, or, where it is
+    empty, by the end of the entry.  None, for what holds nobody up: entries are left alone.
+    `keys`: how keys are made, as format strings, so that they can be made again where they are kept as hashes.  Of their
+    fields ``subject`` (an address, network, mailbox, domain or login), ``period`` (seconds of a limit) and ``domain`` (one
+    of ours) can be filled in; one with other fields says what whoever looks for an entry has to know.
     """
 
     name: str
     personal: bool = False
     help: str = ""
+    release: bytes | None = None
+    keys: tuple[str, ...] = ()
 
 
 class Entry(NamedTuple):
@@ -158,6 +166,12 @@ class ManagedStore(Store, Protocol):
 
     async def delete(self, space: Space, key: str) -> bool:
         """Forget an entry, by its key or by what `scan` shows for it; was there one?"""
+        ...
+
+    async def replace(self, space: Space, key: str, value: bytes) -> bool:
+        """Write an entry in place of the one that is there, for the life that this was given, by its key or by what
+        `scan` shows for it; was there one?
+        """
         ...
 
     async def close(self) -> None:

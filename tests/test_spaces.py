@@ -38,6 +38,16 @@ def test_every_space_says_what_it_holds() -> None:
     assert [name for name, space in spaces().items() if not space.help] == []
 
 
+def test_what_speaks_for_somebody_is_not_released() -> None:
+    assert {name for name, space in spaces().items() if space.release is None} == {
+        "correspondents", "greylist_clients", "reputation_ham",
+    }  # fmt: skip
+
+
+def test_every_space_whose_keys_may_be_hashes_tells_how_they_are_made() -> None:
+    assert [name for name, space in spaces().items() if bool(space.keys) is not space.personal] == []
+
+
 def test_two_checks_can_not_keep_the_same_space(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("authmilter.checks.zz_another")
     vars(module)["MINE"] = Space("greylist", personal=True)

@@ -10,18 +10,20 @@ import io
 import json
 import os
 import pwd
+import re
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from authmilter.cli import EX_USAGE
-from authmilter.cli.subject import Subject
+from authmilter.cli.subject import Subject, fields_of
 from authmilter.cli.terminal import duration, escaped, paint, plural, table, unescaped
 from authmilter.config import ini
 from authmilter.config.endpoint import parse_store
-from authmilter.config.option import Seconds, suggestion
+from authmilter.config.option import Limit, Seconds, suggestion
 from authmilter.config.schema import Config
 from authmilter.errors import ConfigError, StartError, StoreError
 from authmilter.interfaces import Entry, ManagedStore, Space
@@ -36,6 +38,8 @@ PAGE = 200  # rows that are aligned together
 PATIENCE = Seconds(10.0)  # an operator waits longer than a message does
 ALL = sys.maxsize
 _LONGEST_VALUE = 40  # characters of it that a row shows
+_FIELD = re.compile(r"\{(\w+)[^}]*\}")  # of a format string
+_WHOM = "address, network, mailbox, domain or login"
 
 
 class Kept(NamedTuple):
@@ -47,26 +51,35 @@ class Kept(NamedTuple):
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare `list`, `forget` and `export`."""
-    deeds = parser.add_subparsers(metavar="list|forget|export", required=True, dest="deed")
+    """Declare `list`, `release`, `forget` and `export`."""
+    deeds = parser.add_subparsers(metavar="list|release|forget|export", required=True, dest="deed")
     one = _deed(deeds, "list", "Show entries, with their keys as `forget` takes them.")
     one.add_argument("space", nargs="?", metavar="SPACE", help="kind of state (default: all)")
     one.add_argument("prefix", nargs="?", default="", metavar="PREFIX", help="what the keys begin with")
-    one.add_argument(
-        "--subject", metavar="TEXT", help="only what names this address, network, mailbox, domain or login"
-    )
+    one.add_argument("--subject", metavar="TEXT", help=f"only what names this {_WHOM}")
     one.add_argument("--limit", type=_number, default=LIMIT, metavar="N", help=f"entries at most (default: {LIMIT})")
     one.add_argument("--json", action="store_true", help="one JSON object per line")
-    one = _deed(deeds, "forget", "Forget entries.")
+    one = _deed(deeds, "release", "Lift all that holds somebody up now.")
+    one.add_argument("subjects", nargs="+", metavar="SUBJECT", help=_WHOM)
+    one.add_argument("--json", action="store_true", help="one JSON object per line")
+    one.epilog = (
+        "Of all entries that name SUBJECT, greylisted triplets need wait no longer, and counts for limits of connections "
+        "and messages are forgotten, as is the spam that reputation knows.  What speaks in favour of SUBJECT stays.  "
+        "Who has not written yet has no entry: name him in except_networks, except_domains or except_recipients of "
+        "[greylist].  Exit status: 1 if nothing held any of them up."
+    )
+    one = _deed(deeds, "forget", "Forget entries, whether they hold somebody up or speak for him.")
     one.add_argument("space", nargs="?", metavar="SPACE", help="kind of state")
     one.add_argument("keys", nargs="*", metavar="KEY", help="keys as `list` shows them")
-    one.add_argument(
-        "--subject", metavar="TEXT", help="in all spaces: what names this address, network, mailbox, domain or login"
+    one.add_argument("--subject", metavar="TEXT", help=f"in all spaces: what names this {_WHOM}")
+    one.epilog = (
+        "A sender whose greylisted triplet is forgotten waits anew: `authmilter state release` lets him pass.  With [store] "
+        "hash_addresses, --subject finds keys that can be made of it and of the configuration, and says which can't."
     )
     one = _deed(deeds, "export", "Write every entry, as one JSON object per line.")
     one.add_argument("space", nargs="?", metavar="SPACE", help="kind of state (default: all)")
     parser.epilog = (
-        "Exit status: 0 done, 1 there was nothing to forget, 69 the store is not to be had, 78 the configuration can't "
+        "Exit status: 0 done, 1 there was nothing to release or forget, 69 the store is not to be had, 78 the configuration can't "
         "be used."
     )
 
@@ -86,23 +99,26 @@ def _number(text: str) -> int:
 def run(args: argparse.Namespace) -> int:
     """Raises ConfigError, and StartError if the store is not to be had."""
     known = spaces()
-    if args.space is not None and args.space not in known:
+    space = getattr(args, "space", None)
+    if space is not None and space not in known:
         names = ", ".join(known) or "there is none"
-        return _usage(f"unknown space {escaped(args.space)!r}{suggestion(args.space, known)}: {names}")
+        return _usage(f"unknown space {escaped(space)!r}{suggestion(space, known)}: {names}")
     if args.deed == "forget" and bool(args.keys) is (args.subject is not None):
         return _usage("forget takes SPACE KEY..., or --subject TEXT")
-    if args.deed == "forget" and args.subject is not None and args.space is not None:
+    if args.deed == "forget" and args.subject is not None and space is not None:
         return _usage("forget --subject looks in all spaces: name none")
     if getattr(args, "subject", None) is not None and not Subject(args.subject).text:
         return _usage("--subject must not be empty")
-    chosen = list(known.values()) if args.space is None else [known[args.space]]
+    if not all(Subject(text).text for text in getattr(args, "subjects", ())):
+        return _usage("SUBJECT must not be empty")
+    chosen = list(known.values()) if space is None else [known[space]]
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a key may have letters that the locale has not
     config = ini.load(ini.find(args.config), check_files=False)
     path = _file(config)
     if path is None and parse_store(config.store.url).kind == "sqlite":
         print("nothing kept yet", file=sys.stderr)
-        return EX_NOTHING if args.deed == "forget" else 0
+        return EX_NOTHING if args.deed in ("forget", "release") else 0
     password = _password(config)
     if path is not None:
         _become_owner(path)
@@ -185,12 +201,14 @@ async def _run(args: argparse.Namespace, config: Config, path: Path | None, pass
             store.silence()  # what fails is said once, by us
             await store.open()
         if args.deed == "list":
-            return await _list(args, store, chosen)
+            return await _list(args, store, chosen, config)
         if args.deed == "export":
             return await _export(store, chosen)
+        if args.deed == "release":
+            return await _release(args, store, chosen, config)
         if args.subject is None:
             return await _forget(store, chosen[0], args.keys)
-        return await _forget_subject(store, chosen, Subject(args.subject), hashed=config.store.hash_addresses)
+        return await _forget_subject(store, chosen, Subject(args.subject), config)
     finally:
         await store.close()
 
@@ -201,19 +219,76 @@ async def _entries(store: ManagedStore, chosen: Iterable[Space], prefix: str, li
             yield Kept(space, key, entry)
 
 
+class _Search:
+    """Finds what names somebody.  Keys that are hashes are found as far as they can be made again."""
+
+    def __init__(self, store: ManagedStore, config: Config) -> None:
+        self._store = store
+        self._hashed = config.store.hash_addresses
+        self._values: dict[str, list[Any]] = {"period": _periods(config), "domain": _domains(config)}
+        self._closed: dict[str, Space] = {}  # spaces that hold hashes, by name
+
+    async def named(self, subject: Subject, chosen: Iterable[Space], prefix: str = "") -> AsyncIterator[Kept]:
+        """Entries that name it.  Raises StoreError."""
+        for space in chosen:
+            hashed = self._hashed and space.personal
+            if hashed:
+                keys = [key for key in subject.keys(space.keys, self._values) if key.startswith(prefix)]
+                entries = await self._store.get_many([(space, key) for key in keys])
+                for key, entry in zip(keys, entries, strict=True):
+                    if entry is not None:
+                        yield Kept(space, key, entry)
+            async for key, entry in self._store.scan(space, prefix, ALL):
+                if subject.is_named_by(key):
+                    yield Kept(space, key, entry)
+                elif hashed and key.startswith("#"):
+                    self._closed[space.name] = space
+
+    def tell(self) -> None:
+        """Say on standard error what may have been missed."""
+        if not self._closed:
+            return
+        print(
+            "authmilter state: keys are kept as hashes ([store] hash_addresses): found was what can be made of these very "
+            "words and the configuration, not each mailbox of a domain or address of a network",
+            file=sys.stderr,
+        )
+        for name, space in self._closed.items():
+            unknown = [
+                form for form in space.keys if not all(self._values.get(f, f == "subject") for f in fields_of(form))
+            ]
+            if unknown:
+                forms = " or ".join(_FIELD.sub(lambda field: field[1].upper(), form) for form in unknown)
+                print(f"authmilter state: {name} was not searched for {forms}: name the whole key", file=sys.stderr)
+
+
+def _periods(config: Config) -> list[float]:
+    """Of every limit, in seconds."""
+    sections = [*config.checks.values(), *config.login_limits.values()]
+    values = [getattr(options, field.name) for options in sections for field in fields(options)]
+    limits = [one for value in values if isinstance(value, tuple) for one in value if isinstance(one, Limit)]
+    return sorted({limit.period for limit in limits})
+
+
+def _domains(config: Config) -> list[str]:
+    """Those of ours that have a name in the configuration."""
+    return sorted({name for name in (*config.identity.local_domains, *config.sign) if name[:1].isalnum()})
+
+
 # -- list and export --------------------------------------------------------------------------------------------------
 
 
-async def _list(args: argparse.Namespace, store: ManagedStore, chosen: list[Space]) -> int:
-    subject = None if args.subject is None else Subject(args.subject)
+async def _list(args: argparse.Namespace, store: ManagedStore, chosen: list[Space], config: Config) -> int:
+    search, prefix = _Search(store, config), unescaped(args.prefix)
+    # One more than is shown, to know whether there are more.
+    if args.subject is None:
+        found = _entries(store, chosen, prefix, args.limit + 1)
+    else:
+        found = search.named(Subject(args.subject), chosen, prefix)
     page: list[Kept] = []
     number = 0
     titled: Space | None = None
-    # One more than is shown, to know whether there are more; among all where only some are wanted.
-    limit = args.limit + 1 if subject is None else ALL
-    async for kept in _entries(store, chosen, unescaped(args.prefix), limit):
-        if subject is not None and not subject.is_named_by(kept.key):
-            continue
+    async for kept in found:
         number += 1
         if number > args.limit:
             break
@@ -229,7 +304,8 @@ async def _list(args: argparse.Namespace, store: ManagedStore, chosen: list[Spac
     if number > args.limit:
         print(f"authmilter state: there are more than these {args.limit:,}: see --limit", file=sys.stderr)
     if not number:
-        print("nothing kept" if subject is None else f"nothing names {escaped(args.subject)}", file=sys.stderr)
+        print("nothing kept" if args.subject is None else f"nothing names {escaped(args.subject)}", file=sys.stderr)
+    search.tell()
     return 0
 
 
@@ -291,21 +367,46 @@ def _tell(space: Space, key: str, *, gone: bool) -> int:
     return gone
 
 
-async def _forget_subject(store: ManagedStore, chosen: list[Space], subject: Subject, *, hashed: bool) -> int:
+async def _forget_subject(store: ManagedStore, chosen: list[Space], subject: Subject, config: Config) -> int:
+    search = _Search(store, config)
     number = 0
-    for space in chosen:
-        for key in subject.keys() if hashed and space.personal else ():
-            if await store.delete(space, key):
-                number += _tell(space, escaped(key), gone=True)
-        async for key, _ in store.scan(space, "", ALL):
-            if subject.is_named_by(key) and await store.delete(space, key):
-                number += _tell(space, escaped(key), gone=True)
+    async for space, key, _ in search.named(subject, chosen):
+        if await store.delete(space, key):
+            number += _tell(space, escaped(key), gone=True)
     print(f"{plural(number, 'entry') if number == 1 else f'{number:,} entries'} forgotten", file=sys.stderr)
-    blind = [space.name for space in chosen if space.personal]
-    if hashed and blind:
-        print(
-            f"authmilter state: keys of {', '.join(blind)} are kept as hashes ([store] hash_addresses): of these only "
-            "such were found as consist of this alone",
-            file=sys.stderr,
-        )
+    search.tell()
     return 0 if number else EX_NOTHING
+
+
+# -- release ----------------------------------------------------------------------------------------------------------
+
+
+async def _release(args: argparse.Namespace, store: ManagedStore, chosen: list[Space], config: Config) -> int:
+    search = _Search(store, config)
+    rows = [("subject", "space", "done", "entries")]
+    for subject in map(Subject, args.subjects):
+        released: Counter[Space] = Counter()
+        async for space, key, entry in search.named(subject, (one for one in chosen if one.release is not None)):
+            if space.release and entry.value != space.release:
+                released[space] += await store.replace(space, key, space.release)
+            elif not space.release:
+                released[space] += await store.delete(space, key)
+        done = [(space, "forgotten" if not space.release else "may pass", n) for space, n in released.items() if n]
+        if not done:
+            print(_nothing(subject), file=sys.stderr)
+        for space, deed, number in done:
+            if args.json:
+                print(json.dumps({"subject": subject.text, "space": space.name, "done": deed, "entries": number}))
+            rows.append((escaped(subject.text), space.name, deed, f"{number:,}"))
+    if len(rows) > 1 and not args.json:
+        title, *lines = table(rows, right=1)
+        print("\n".join([paint(title, "dim"), *lines]))
+    search.tell()
+    return 0 if len(rows) > 1 else EX_NOTHING
+
+
+def _nothing(subject: Subject) -> str:
+    return (
+        f"nothing that is kept holds up {escaped(subject.text)}; if it has not written yet, [greylist] except_networks, "
+        "except_domains or except_recipients can let it pass"
+    )

@@ -26,6 +26,7 @@ from authmilter.server.state import find_state
 EX_WRONG = 1
 TIMEOUT = 5.0  # seconds
 LARGEST = 4 * 2**20  # octets of an answer
+_ADDED = "other"  # where the daemon counts for lists that a reload added
 _ACTIONS = ("accept", "tag", "quarantine", "tempfail", "reject", "discard")
 
 Report = dict[str, Any]
@@ -48,32 +49,30 @@ def run(args: argparse.Namespace) -> int:
     config = None
     if args.url is None:
         config = _configuration(args.config)
-        url = _url(config)
+        url = _url(config or Config())
     elif _is_http(args.url):
         url = args.url.rstrip("/")
     else:
         print(f"authmilter status: --url {escaped(args.url)}: is not http://HOST:PORT", file=sys.stderr)
         return EX_USAGE
     report = _ask(url)
-    if config is not None:
-        report["store"].update(_store(config))
-    if args.json:
-        print(json.dumps(report, indent=2))
-    else:
-        try:
-            lines = text(report, url)
-        except (LookupError, TypeError, ValueError, AttributeError):
-            raise StartError(f"{url}: its answer is not that of an authmilter of this version") from None
-        print("\n".join(lines))
+    try:
+        if config is not None:
+            _compare(report, config)
+        lines = [json.dumps(report, indent=2)] if args.json else text(report, url)
+    except (LookupError, TypeError, ValueError, AttributeError):
+        raise StartError(f"{url}: its answer is not that of an authmilter of this version") from None
+    print("\n".join(lines))
     return EX_WRONG if report["problems"] else 0
 
 
-def _configuration(given: str | None) -> Config:
+def _configuration(given: str | None) -> Config | None:
+    """The configuration, None if its file may not be read.  Raises ConfigError."""
     path = ini.find(given)
     if path is not None and os.path.exists(path) and not os.access(path, os.R_OK):
         # It may hold passwords; a user who must not read it may look at the daemon all the same.
         print(f"authmilter status: {path} can't be read: trying the usual address", file=sys.stderr)
-        return Config()
+        return None
     try:
         return ini.load(path, check_files=False)
     except ConfigError as error:
@@ -125,8 +124,17 @@ def _ask(url: str) -> Report:
     return report
 
 
+def _compare(report: Report, config: Config) -> None:
+    """Add what the daemon does not tell to everybody who asks, or can't know."""
+    report["store"].update(_store(config))
+    configured = {f"{kind}_{name}" for kind in ("dnsbl", "dnswl") for name in getattr(config, kind)}
+    for name, one in report["dns_lists"].items():
+        # It counts for the lists that there were when it started; see `metrics`.
+        one["configured"] = name in configured or name == _ADDED
+
+
 def _store(config: Config) -> Report:
-    """What the daemon does not tell to everybody who asks: where the state is, and how large."""
+    """Where the state is, and how large."""
     url = parse_store(config.store.url)
     if url.kind != "sqlite":
         return {"kind": url.kind, "where": url.shown, "size": None}
@@ -160,8 +168,9 @@ def text(report: Report, url: str) -> list[str]:
     ]
     lines += table([(name, escaped(line)) for name, line in facts])
     lines += ["", *_today(report["today"])]
-    if report["dns_lists"]:
-        lines += ["", *_lists(report["dns_lists"])]
+    lists = {name: one for name, one in report["dns_lists"].items() if not _is_stale(one)}
+    if lists:
+        lines += ["", *_lists(lists)]
     problems = [paint(escaped(problem), "bad") for problem in report["problems"]]
     return [*lines, "", *(problems or [paint("all is well", "good")])]
 
@@ -214,7 +223,10 @@ def _alarms(found: Report) -> str:
 
 
 def _today(found: Report) -> list[str]:
-    moment = time.localtime(found["since"])
+    try:
+        moment = time.localtime(found["since"])
+    except (OverflowError, OSError) as error:
+        raise ValueError("no time") from error
     since = time.strftime("midnight (%Z)" if found["whole_day"] else "%H:%M:%S %Z", moment)
     rows: list[tuple[str, ...]] = [("messages", *_ACTIONS, "all")]
     for direction, actions in found["messages"].items():
@@ -230,11 +242,19 @@ def _today(found: Report) -> list[str]:
     ]
 
 
+def _is_stale(one: Report) -> bool:
+    """Is it a list that is no longer configured, and was never asked?"""
+    return not one.get("configured", True) and not one["off_in_workers"] and not any(one["answers"].values())
+
+
 def _lists(found: Report) -> list[str]:
     outcomes = list(dict.fromkeys(outcome for one in found.values() for outcome in one["answers"]))
     rows = [("DNS list", "state", *map(escaped, outcomes))]
     for name, one in found.items():
         state = f"off in {plural(one['off_in_workers'], 'worker')}" if one["off_in_workers"] else "on"
-        rows.append((escaped(name), state, *(f"{one['answers'].get(outcome, 0):,}" for outcome in outcomes)))
-    title, *lines = table(rows, right=len(outcomes))
-    return [paint(title, "dim"), *lines]
+        if not one.get("configured", True):
+            state = "not configured now"
+        title = "other: added since the start" if name == _ADDED else escaped(name)
+        rows.append((title, state, *(f"{one['answers'].get(outcome, 0):,}" for outcome in outcomes)))
+    head, *lines = table(rows, right=len(outcomes))
+    return [paint(head, "dim"), *lines]

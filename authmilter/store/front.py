@@ -179,6 +179,19 @@ class Primitives(ABC):
         steps = [("delete", space, kept) for kept in await self._candidates(space, key)]
         return any(await self._ask("delete", steps))
 
+    async def replace(self, space: Space, key: str, value: bytes) -> bool:
+        """Write an entry in place of the one that is there."""
+        keys = await self._candidates(space, key)
+        entries = await self._ask("get_many", [("get", space, kept) for kept in keys])
+        steps = [
+            ("put", space, kept, _value(value), _seconds(entry.age + entry.ttl))
+            for kept, entry in zip(keys, entries, strict=True)
+            if entry is not None
+        ]
+        if steps:
+            await self._ask("put", steps)
+        return bool(steps)
+
     async def scan(self, space: Space, prefix: str = "", limit: int = 1000) -> AsyncIterator[tuple[str, Entry]]:
         """Entries by prefix."""
         start = _HASHED if prefix.startswith("#") else prefix[:READABLE].encode("utf-8", "surrogatepass")

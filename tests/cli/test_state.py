@@ -13,19 +13,29 @@ from typing import Any
 
 import pytest
 
+from authmilter.checks.connections import connections
+from authmilter.checks.correspondents import remember_recipients
+from authmilter.checks.greylist import greylist
+from authmilter.checks.outbound_limits import outbound_limits
+from authmilter.checks.sender_rate import sender_rate
 from authmilter.cli import state
 from authmilter.cli.__main__ import main
 from authmilter.config import ini
+from authmilter.config.schema import Config
 from authmilter.interfaces import Increment, ManagedStore, Space
 from authmilter.server import state as places
 from authmilter.spaces import spaces
 from authmilter.store import open_store
+from tests.checks.tools import awaited, tools
+from tests.checks.visits import ruling, visit
+from tests.dnsserver import DNSServer
 from tests.rig.daemon import Daemon
+from tests.rig.visits import Visit, deliver
 from tests.shared import ROOT
 from tests.store.servers import RedisServer, free_port, is_root, running
 
 GREYLIST, CLIENTS, HAM = (spaces()[name] for name in ("greylist", "greylist_clients", "reputation_ham"))
-CORRESPONDENTS = spaces()["correspondents"]
+CORRESPONDENTS, SPAM, SENT = (spaces()[name] for name in ("correspondents", "reputation_spam", "sent"))
 ALICE = "192.0.2.0/24 alice@example.org bob@example.net"
 CAROL = "example.com carol@example.com bob@example.net"
 
@@ -245,11 +255,228 @@ def test_hashed_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert site.run("forget", "greylist", *site.keys()["greylist"]) == 0  # as it is listed
     capsys.readouterr()
     assert site.run("forget", "--subject", "carol@example.com") == 0
-    out, err = capsys.readouterr()
-    assert out == "forgot: correspondents carol@example.com\n"
-    assert "are kept as hashes" in err
+    assert capsys.readouterr() == ("forgot: correspondents carol@example.com\n", "1 entry forgotten\n")
     assert site.run("forget", "--subject", "example.org") == 0
     assert site.keys() == {}
+
+
+HASHED = """hash_addresses = yes
+[identity]
+local_domains = site.example, .below.example
+[outbound_limits]
+login_messages = 100/1h, 200/1d
+domain_recipients = 100/90s
+client_messages = 10/1.5s
+[outbound_limits bulk@site.example]
+recipients = 50/7d
+[sender_rate]
+messages = 100/2h
+[connections]
+per_address = 10
+rate_network = 10/1m
+[correspondents]
+enabled = yes
+[greylist]
+enabled = yes
+"""
+
+
+async def remember_everything(store: ManagedStore, config: Config) -> None:
+    """What the checks themselves write, for an inbound message that is greylisted, and two outbound ones."""
+    inbound = visit("192.0.2.7", "jane@sender.example", ["joe@site.example"], spf="fail")
+    for check, name in ((connections, "connections"), (greylist, "greylist"), (sender_rate, "sender_rate")):
+        await awaited(check, inbound, tools(name, config=config, store=store))
+    trusted = visit("192.0.2.7", "jane@sender.example", spf="pass")
+    await awaited(sender_rate, trusted, tools("sender_rate", config=config, store=store))
+    for login in ("ann", "bulk@site.example"):
+        tx = visit(
+            "198.51.100.9", "ann@site.example", ["jane@sender.example"], author="ann@site.example", outbound=True
+        )
+        tx = tx._replace(envelope=tx.envelope._replace(auth_user=login))
+        await awaited(outbound_limits, tx, tools("outbound_limits", config=config, store=store))
+    await remember_recipients(tx, ruling(), tools("correspondents", config=config, store=store))
+
+
+def personal(site: Site) -> dict[str, list[str]]:
+    """Keys of the spaces whose keys are hashed, as they are listed."""
+    return {name: keys for name, keys in site.keys().items() if spaces()[name].personal}
+
+
+HOUR_DAY = ["login ann messages/3600", "login ann messages/86400"]
+
+
+@pytest.mark.parametrize(
+    ("subject", "found"),
+    [
+        ("ann", {"sent": HOUR_DAY}),
+        ("BULK@site.example", {"sent": ["login bulk@site.example recipients/604800"]}),
+        ("site.example", {"sent": ["domain site.example recipients/90"]}),
+        (
+            "198.51.100.9",
+            {"sent": ["client 198.51.100.9 messages/1.5"]},
+        ),
+        (
+            "192.0.2.7",
+            {"connections_open": ["192.0.2.7"], "connections_rate": ["192.0.2.0/24 60"]},
+        ),
+        ("sender.example", {"sender_rate": ["7200 sender.example"]}),
+        ("7200 sender.example 192.0.2.0/24", {"sender_rate": ["7200 sender.example 192.0.2.0/24"]}),
+        ("jane@sender.example", {"correspondents": ["jane@sender.example site.example"]}),
+        (
+            "192.0.2.0/24 jane@sender.example joe@site.example",
+            {"greylist": ["192.0.2.0/24 jane@sender.example joe@site.example"]},
+        ),
+    ],
+    ids=[
+        "a login", "a login with limits of its own", "a domain that sends", "a client that sends", "a client", "a domain",
+        "a whole key of a domain", "a correspondent", "a whole triplet",
+    ],
+)  # fmt: skip
+def test_keys_that_are_hashes_are_made_again(
+    subject: str, found: dict[str, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = Site(tmp_path, f"url = sqlite:{tmp_path}/state.db\n{HASHED}")
+    config = ini.load(str(site.file))
+    site.do(lambda store: remember_everything(store, config))
+    before = personal(site)
+    assert all(key.startswith("#") for keys in before.values() for key in keys)
+    assert site.run("list", "--subject", subject, "--json") == 0
+    entries = list(map(json.loads, capsys.readouterr().out.splitlines()))
+    listed: dict[str, list[str]] = {}
+    for entry in entries:
+        if spaces()[entry["space"]].personal:
+            listed.setdefault(entry["space"], []).append(entry["key"])
+    assert listed == found
+    assert site.run("forget", "--subject", subject) == 0
+    after = personal(site)
+    assert {name: len(keys) - len(after.get(name, ())) for name, keys in before.items() if keys != after.get(name)} == {
+        name: len(keys) for name, keys in found.items()
+    }
+
+
+def test_hashes_that_can_not_be_found_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    site = Site(tmp_path, f"url = sqlite:{tmp_path}/state.db\n{HASHED}")
+    config = ini.load(str(site.file))
+    site.do(lambda store: remember_everything(store, config))
+    for words in (["release", "nobody.example"], ["forget", "--subject", "nobody.example"]):
+        assert site.run(*words) == 1
+        lines = capsys.readouterr().err.splitlines()
+        assert lines[1].startswith("authmilter state: keys are kept as hashes ([store] hash_addresses)")
+        assert lines[2:] == [
+            "authmilter state: greylist was not searched for CLIENT SENDER RECIPIENT: name the whole key",
+            "authmilter state: sender_rate was not searched for PERIOD SUBJECT NETWORK: name the whole key",
+        ]
+
+
+# -- release ----------------------------------------------------------------------------------------------------------
+
+
+def values(site: Site, space: Space) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+
+    async def work(store: ManagedStore) -> None:
+        found.update({key: entry.value async for key, entry in store.scan(space)})
+
+    site.do(work)
+    return found
+
+
+def test_release_lifts_what_holds_up_and_leaves_what_speaks_for_it(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.put((SPAM, "net 192.0.2.0/24", b""), (SPAM, "net 198.51.100.0/24", b""))
+    before = site.keys()
+    assert site.run("release", "192.0.2.99") == 0
+    out, err = capsys.readouterr()
+    assert [line.split() for line in out.splitlines()] == [
+        ["subject", "space", "done", "entries"],
+        ["192.0.2.99", "greylist", "may", "pass", "1"],
+        ["192.0.2.99", "reputation_spam", "forgotten", "1"],
+    ]
+    assert err == ""
+    assert values(site, GREYLIST) == {ALICE: b"passed", CAROL: b"passed"}
+    assert site.keys() == before | {"reputation_spam": ["net 198.51.100.0/24"]}
+
+
+def test_what_is_released_keeps_its_life(site: Site) -> None:
+    assert site.run("release", "alice@example.org") == 0
+    lives: list[float] = []
+
+    async def work(store: ManagedStore) -> None:
+        entry = await store.get(GREYLIST, ALICE)
+        assert entry is not None
+        lives.extend((entry.age, entry.ttl))
+
+    site.do(work)
+    age, ttl = lives
+    assert age < 60
+    assert age + ttl == pytest.approx(7200.0)
+
+
+def test_release_of_several_tells_of_each(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    assert site.run("release", "--json", "alice@example.org", "carol@example.com", "\x1b]0;x@example.org") == 0
+    out, err = capsys.readouterr()
+    assert [json.loads(line) for line in out.splitlines()] == [
+        {"subject": "alice@example.org", "space": "greylist", "done": "may pass", "entries": 1}
+    ]
+    assert [line.split(";")[0] for line in err.splitlines()] == [
+        "nothing that is kept holds up carol@example.com", "nothing that is kept holds up \\x1b]0",
+    ]  # fmt: skip
+    assert "[greylist] except_domains" not in err.splitlines()[0].split(";")[0]
+    assert "except_networks, except_domains or except_recipients" in err
+
+
+def test_release_of_who_is_not_held_up(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    before = site.keys()
+    for subject in ("carol@example.com", "nobody@example.net"):  # one has passed, the other never wrote
+        assert site.run("release", subject) == 1
+        assert capsys.readouterr().out == ""
+    assert site.keys() == before
+
+
+def test_release_of_a_long_key_makes_no_other(tmp_path: Path) -> None:
+    site = Site(tmp_path, f"url = sqlite:{tmp_path}/state.db")
+    key = f"192.0.2.0/24 {'a' * 64}@{'b' * 60}.{'c' * 60}.{'d' * 60}.example {'e' * 64}@site.example"
+    site.put((GREYLIST, key, b""))
+    before = site.keys()
+    assert site.run("release", "192.0.2.1") == 0
+    assert list(values(site, GREYLIST).values()) == [b"passed"]
+    assert site.keys() == before
+
+
+def test_release_of_a_hash_as_it_is_listed(tmp_path: Path) -> None:
+    site = Site(tmp_path, f"url = sqlite:{tmp_path}/state.db\nhash_addresses = yes")
+    site.put((GREYLIST, ALICE, b""), (GREYLIST, CAROL, b""))
+    assert site.run("release", site.keys()["greylist"][0]) == 0
+    assert sorted(values(site, GREYLIST).values()) == [b"", b"passed"]
+
+
+def test_release_where_keys_became_hashes_a_while_ago(tmp_path: Path) -> None:
+    site = Site(tmp_path, f"url = sqlite:{tmp_path}/state.db")
+    site.put((GREYLIST, ALICE, b""))
+    site.file.write_text(f"{site.file.read_text()}hash_addresses = yes\n")
+    site.put((GREYLIST, ALICE, b""))
+    assert site.run("release", ALICE) == 0
+    assert list(values(site, GREYLIST).values()) == [b"passed"] * 2
+
+
+def test_who_is_released_passes_at_once() -> None:
+    """Through a daemon that greylists for six hours and lets a login send one message."""
+    doubtful = Visit(ip="203.0.113.66", sender="Bounce-17@nowhere.example", recipients=("user@test",))
+    stolen = Visit(login="Ann", sender="ann@test", recipients=("x@elsewhere.example",))
+    configuration: dict[str, dict[str, object]] = {
+        "identity": {"local_domains": "test"},
+        "milter": {"socket_group": ""},
+        "greylist": {"enabled": "yes", "delay": "6h", "who": "all"},
+        "outbound_limits": {"login_messages": "1/1h"},
+    }
+    with DNSServer() as dns, Daemon("unix", configuration | {"dns": {"nameservers": dns.address}}) as daemon:
+        assert [deliver(daemon.address, doubtful).code for _ in range(2)] == [451, 451]
+        assert [deliver(daemon.address, stolen).code for _ in range(2)] == [250, 451]
+        assert main(["-c", str(daemon.file), "state", "release", "bounce-17@nowhere.example", "ann"]) == 0
+        assert deliver(daemon.address, doubtful._replace(sender="b@other.example")).code == 451, "nobody else passes"
+        assert deliver(daemon.address, doubtful).code == 250
+        assert deliver(daemon.address, stolen).code == 250
 
 
 # -- stores that are not to be had ------------------------------------------------------------------------------------
@@ -257,7 +484,8 @@ def test_hashed_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 def test_nothing_kept_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     site = Site(tmp_path, f"url = sqlite:{tmp_path}/state.db")
-    for words, status in ((["list"], 0), (["export"], 0), (["forget", "--subject", "x.example"], 1)):
+    nothing = ["forget", "--subject", "x.example"], ["release", "x.example"]
+    for words, status in ((["list"], 0), (["export"], 0), *((words, 1) for words in nothing)):
         assert site.run(*words) == status
         assert capsys.readouterr() == ("", "nothing kept yet\n")
     assert not (tmp_path / "state.db").exists()
@@ -397,8 +625,9 @@ def test_state_of_the_system_is_found_by_whoever_has_none_of_his_own(
         (["forget", "greylist", "--subject", "x.example"], "looks in all spaces"),
         (["forget", "greylist", "key", "--subject", "x.example"], "SPACE KEY..., or --subject"),
         (["forget", "--subject", " "], "must not be empty"),
+        (["release", "x.example", "<>"], "must not be empty"),
     ],
-    ids=["a misspelt space", "nothing", "no key", "space and subject", "key and subject", "an empty subject"],
+    ids=["a misspelt space", "nothing", "no key", "space and subject", "key and subject", "an empty subject", "nobody"],
 )
 def test_usage(words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert Site(tmp_path, f"url = sqlite:{tmp_path}/state.db").run(*words) == 64
@@ -406,7 +635,7 @@ def test_usage(words: list[str], message: str, tmp_path: Path, capsys: pytest.Ca
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["lst"], ["list", "--limit", "0"], ["list", "--limit", "x"], ["list", "a", "b", "c"]]
+    "words", [[], ["lst"], ["release"], ["list", "--limit", "0"], ["list", "--limit", "x"], ["list", "a", "b", "c"]]
 )
 def test_usage_that_argparse_knows(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import pytest
 from authmilter import __version__
 from authmilter.cli import status
 from authmilter.cli.__main__ import main
-from authmilter.config.schema import Config
+from authmilter.config import ini
+from authmilter.config.schema import Config, Dnsbl
 from authmilter.config.schema import Metrics as Options
 from authmilter.metrics import Metrics
 from authmilter.model import Stage
@@ -73,6 +75,30 @@ def test_json(configured: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
     report = json.loads(capsys.readouterr().out)
     assert report["workers"]["configured"] == 2
     assert (report["store"]["kind"], report["store"]["size"]) == ("sqlite", 8000)
+
+
+def test_lists_of_before_a_reload(configured: str, endpoint: Endpoint) -> None:
+    """The daemon counts for the lists that it had at its start: what it had then may be gone, and others be there now."""
+    config = ini.load(configured)
+    config = replace(config, dnsbl={"zen": Dnsbl(zone="zen.example")})
+    report = status._ask(f"http://127.0.0.1:{endpoint.port}")
+    none = {"listed": 0, "clear": 0}
+    report["dns_lists"] = {
+        "dnsbl_zen": {"off_in_workers": 0, "answers": none},
+        "dnsbl_gone": {"off_in_workers": 0, "answers": {"listed": 1, "clear": 5}},
+        "dnswl_zen": {"off_in_workers": 0, "answers": none},  # of the other kind, and never asked
+        "other": {"off_in_workers": 0, "answers": {"listed": 2, "clear": 0}},
+    }
+    status._compare(report, config)
+    lines = status.text(report, "http://host")
+    start = next(number for number, line in enumerate(lines) if line.startswith("DNS list"))
+    assert lines[start : start + 5] == [
+        "DNS list                      state               listed  clear",
+        "dnsbl_zen                     on                       0      0",
+        "dnsbl_gone                    not configured now       1      5",
+        "other: added since the start  on                       2      0",
+        "",
+    ]
 
 
 def test_a_url_needs_no_configuration(endpoint: Endpoint, capsys: pytest.CaptureFixture[str]) -> None:
@@ -187,6 +213,28 @@ def test_answers_of_others(answer: bytes, words: str, capsys: pytest.CaptureFixt
     server = Server(answer)
     assert main(["status", "--url", server.url]) == 69
     assert words in capsys.readouterr().err
+    server.sock.close()
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["text", "json"])
+def test_an_answer_that_lacks_a_part_for_what_the_configuration_tells(
+    options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = Server(like())
+    path = tmp_path / "am.ini"
+    path.write_text(f"[metrics]\nlisten = {server.url.removeprefix('http://')}\n[store]\nurl = memory:\n")
+    assert main(["-c", str(path), "status", *options]) == 69
+    assert "not that of an authmilter of this version" in capsys.readouterr().err
+    server.sock.close()
+
+
+@pytest.mark.parametrize("since", [1e300, 1e18])
+def test_a_time_that_none_can_be(since: float, endpoint: Endpoint, capsys: pytest.CaptureFixture[str]) -> None:
+    report = status._ask(f"http://127.0.0.1:{endpoint.port}")
+    report["today"]["since"] = since
+    server = Server(ok(json.dumps(report).encode()))
+    assert main(["status", "--url", server.url]) == 69
+    assert "not that of an authmilter of this version" in capsys.readouterr().err
     server.sock.close()
 
 

@@ -1,5 +1,7 @@
 """Whom a key names."""
 
+from typing import Any
+
 import pytest
 
 from authmilter.addresses import parse_path
@@ -27,6 +29,7 @@ NAMED = [
     ("a login", "alice", "login alice messages/3600"),
     ("a login that is a mailbox", "alice@example.org", "login alice@example.org messages/3600"),
     ("a login with blanks", "Alice Adams", "login alice adams messages/3600"),
+    ("a login with wide letters", "Ａｌｉｃｅ", "login alice messages/3600"),
     ("a U-label", "bücher.example", "spf xn--bcher-kva.example"),
     ("a mailbox at a U-label", "a@bücher.example", "a@xn--bcher-kva.example example.net"),
     ("a sender whose digits are not kept", "bounce-17-x9@lists.example", "lists.example bounce-#-#@lists.example b@x.example"),
@@ -62,13 +65,35 @@ def test_not_named(text: str, key: str) -> None:
     ("text", "keys"),
     [
         ("192.0.2.7", ["192.0.2.0/24", "192.0.2.7"]),
-        ("2001:db8::7", ["2001:db8::/64", "2001:db8::7"]),
+        ("2001:db8::7", ["2001:db8::/48", "2001:db8::/64", "2001:db8::7"]),
         ("192.0.2.0/24", ["192.0.2.0/24"]),
         ("Example.ORG", ["example.org"]),
     ],
 )
 def test_keys_of_it_alone(text: str, keys: list[str]) -> None:
     assert Subject(text).keys() == keys
+
+
+VALUES: dict[str, list[Any]] = {"period": [60.0, 3600.0], "domain": ["example.net"], "nothing": []}
+
+
+@pytest.mark.parametrize(
+    ("form", "made"),
+    [
+        ("login {subject} x/{period:g}", {"login a@example.org x/60", "login a@example.org x/3600"}),
+        ("{subject} {domain}", {"a@example.org example.net"}),
+        ("{subject} {nothing}", set()),
+        ("{period:g} {subject} {network}", set()),
+    ],
+    ids=["two fields", "a domain of ours", "a field without values", "a field that nobody knows"],
+)
+def test_keys_by_their_form(form: str, made: set[str]) -> None:
+    subject = Subject("A@example.org")
+    assert set(subject.keys([form], VALUES)) == {*subject.keys(), *made}
+
+
+def test_a_subject_that_looks_like_a_format_string_is_none() -> None:
+    assert "{period} 60" in Subject("{period}").keys(["{subject} {period:g}"], VALUES)
 
 
 @pytest.mark.parametrize(

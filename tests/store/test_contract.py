@@ -228,6 +228,22 @@ async def test_what_is_deleted_is_gone(store: ManagedStore) -> None:
     assert await store.get(A, "k") is None
 
 
+@pytest.mark.parametrize("key", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("space", [A, PEOPLE], ids=["as it is", "personal"])
+async def test_what_is_replaced_lives_as_long_as_before(store: ManagedStore, space: Space, key: str) -> None:
+    assert not await store.replace(space, key, b"new")
+    assert await store.get(space, key) is None, "what is not there is not made"
+    await store.put(space, key, b"old", HOUR)
+    assert await store.replace(space, key, b"new")
+    entry = await store.get(space, key)
+    assert entry is not None
+    assert entry.value == b"new"
+    assert entry.age + entry.ttl == pytest.approx(HOUR)
+    [listed] = await shown(store, space)
+    assert await store.replace(space, listed, b"newer"), "by what it is shown as"
+    assert {one.value for one in (await shown(store, space)).values()} == {b"newer"}
+
+
 async def test_purge_drops_what_has_expired_and_nothing_else(store: ManagedStore, kind: str) -> None:
     await store.incr_many([Increment(A, f"old{i}", 0.05) for i in range(2500)])
     await store.incr_many([Increment(A, f"new{i}", HOUR) for i in range(600)])
