@@ -1,12 +1,13 @@
 """What follows from the address of an SMTP client alone."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from authmilter.config.schema import Network
+from authmilter.networks import contains
 
 log = logging.getLogger("authmilter.clients")
 
@@ -49,12 +50,8 @@ def reader(networks: Network) -> Callable[[bytes], Client]:
             address,
             str(address),
             share,
-            _is_within(address, networks.internal),
-            _is_within(address, networks.trusted_relays),
+            contains(networks.internal, address),
+            contains(networks.trusted_relays, address),
         )
 
     return lambda octets: read(octets[:_LONGEST])
-
-
-def _is_within(address: IPv4Address | IPv6Address, networks: Sequence[Any]) -> bool:
-    return any(address in network for network in networks)

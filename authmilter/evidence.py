@@ -29,6 +29,8 @@ class AuthResult(NamedTuple):
     lower-case A-label, "" where there is none: what DMARC aligns.  `properties` maps ``ptype.property`` to its value,
     in the order in which they stand in Authentication-Results.  `reason` is for people.  `explanation` is what the domain
     itself says about a fail of SPF (RFC 7208 section 6.2): printable US-ASCII, for the SMTP reply alone.
+    `for_anyone`: SPF passes, but may do so for any client that there is, which shows nothing of who this one is.
+    `aligned`: for DMARC, the domains of SPF and DKIM that passed and are aligned with the author domain.
     """
 
     method: str
@@ -37,6 +39,8 @@ class AuthResult(NamedTuple):
     properties: Mapping[str, str] = NO_PROPERTIES
     reason: str = ""
     explanation: str = ""
+    for_anyone: bool = False
+    aligned: tuple[str, ...] = ()
 
     @property
     def symbol(self) -> str:

@@ -21,6 +21,16 @@ def network(address: IPv4Address | IPv6Address) -> str:
     return f"{IPv6Address(int(address) >> 64 << 64)}/64"
 
 
+def site(address: IPv4Address | IPv6Address) -> str:
+    """The network that one party may well have to itself: an IPv4 /24, or the /48 that a whole site gets of IPv6.
+
+    Whoever has a /48 has 65,536 networks of the other kind.
+    """
+    if address.version == 4:
+        return network(address)
+    return f"{IPv6Address(int(address) >> 80 << 80)}/48"
+
+
 def client_network(tx: Transaction) -> str:
     """The same for the client of the transaction, "" if its address is not known."""
     address = tx.connection.client_ip
@@ -47,9 +57,12 @@ def confirmed_name(tx: Transaction) -> str:
 
 
 def spf_domain(tx: Transaction) -> str:
-    """The domain of MAIL FROM if SPF passed for it, else ""; that of HELO for the null reverse-path."""
+    """The domain of MAIL FROM if SPF passed for it, else ""; that of HELO for the null reverse-path.
+
+    A pass that anyone may have (``+all``) names nobody: one success under it would speak for all hosts of a botnet.
+    """
     spf = result_of(tx, "spf")
-    return spf.identifier if spf is not None and spf.result is Result.PASS else ""
+    return spf.identifier if spf is not None and spf.result is Result.PASS and not spf.for_anyone else ""
 
 
 def dkim_domains(tx: Transaction) -> tuple[str, ...]:
@@ -58,16 +71,12 @@ def dkim_domains(tx: Transaction) -> tuple[str, ...]:
     return tuple(dict.fromkeys(passed))
 
 
-def related(one: str, other: str) -> bool:
-    """Is one of the domains the other, or below it?  "" is related to none."""
-    return one == other or one.endswith(f".{other}") or other.endswith(f".{one}")
-
-
 def address_of(mailbox: Mailbox) -> str:
-    """A mailbox as a key has it: lower case, without blanks, its domain as A-label; a long local-part is cut.
+    """A mailbox as a key has it: `Mailbox.address` without blanks; a long local-part is cut.
 
-    RFC 5321 section 2.4 leaves the case of a local-part to its host; hardly any host tells two people apart by it.
+    What should be a domain and is none stands there as it was sent, cut too.
     """
-    local_part = mailbox.local_part[:MAX_LOCAL_PART].decode("utf-8", "replace").lower().replace(" ", "_")
-    domain = mailbox.domain or mailbox.raw_domain[:MAX_LOCAL_PART].decode("utf-8", "replace").lower()
+    local_part, _, domain = mailbox.address.rpartition("@")
+    local_part = local_part[:MAX_LOCAL_PART].replace(" ", "_")
+    domain = domain or mailbox.raw_domain[:MAX_LOCAL_PART].decode("utf-8", "replace").lower().replace(" ", "_")
     return f"{local_part}@{domain}" if domain else local_part

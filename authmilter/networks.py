@@ -1,10 +1,14 @@
 """What the configuration says of an address by its networks, and of a name by the domains above it."""
 
 from collections.abc import Iterable
+from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+
+Network = IPv4Network | IPv6Network
+Address = IPv4Address | IPv6Address
 
 _MAPPED = IPv6Network("::ffff:0:0/96")  # RFC 4291 section 2.5.5.2
 
@@ -19,7 +23,7 @@ class NetworkTable(Generic[T]):
 
     __slots__ = ("_ipv4", "_ipv6")
 
-    def __init__(self, entries: Iterable[tuple[IPv4Network | IPv6Network, T]] = ()) -> None:
+    def __init__(self, entries: Iterable[tuple[Network, T]] = ()) -> None:
         ipv4: dict[int, dict[int, T]] = {}
         ipv6: dict[int, dict[int, T]] = {}
         for network, value in entries:
@@ -35,7 +39,7 @@ class NetworkTable(Generic[T]):
     def __bool__(self) -> bool:
         return bool(self._ipv4 or self._ipv6)
 
-    def find(self, address: IPv4Address | IPv6Address | None) -> T | None:
+    def find(self, address: Address | None) -> T | None:
         """The value of the most specific network that the address lies in; None if it lies in none."""
         if isinstance(address, IPv6Address):
             mapped = address.ipv4_mapped
@@ -82,3 +86,59 @@ def _search(lengths: tuple[tuple[int, dict[int, T]], ...], number: int) -> T | N
         if key in networks:
             return networks[key]
     return None
+
+
+class NetworkList(tuple[Network, ...]):
+    """Networks of the configuration: a tuple, which makes a table of itself the first time that one is looked for."""
+
+    @cached_property
+    def table(self) -> NetworkTable[Network]:
+        """Each of them by itself."""
+        return NetworkTable((network, network) for network in self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return NetworkList, (tuple(self),)  # without the table
+
+
+class NameList(tuple[str, ...]):
+    """Names of the configuration, in the same way."""
+
+    @cached_property
+    def table(self) -> NameTable[str]:
+        """Each of them by itself."""
+        return NameTable((name, name) for name in self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return NameList, (tuple(self),)
+
+
+def find_network(networks: tuple[Network, ...], address: Address | None) -> Network | None:
+    """The most specific of the networks that the address lies in; None if it lies in none.
+
+    The cost does not grow with the number of networks, if they come from the configuration.
+    """
+    if not networks:
+        return None
+    table = networks.table if isinstance(networks, NetworkList) else NetworkList(networks).table
+    return table.find(address)
+
+
+def find_name(names: tuple[str, ...], domain: str) -> str:
+    """The name that is the domain, else the longest with a leading dot that the domain is or is below; "" if none is.
+
+    Both are lower-case A-labels.  The cost does not grow with the number of names, if they come from the configuration.
+    """
+    if not (names and domain):
+        return ""
+    table = names.table if isinstance(names, NameList) else NameList(names).table
+    return table.find(domain) or ""
+
+
+def contains(networks: tuple[Network, ...], address: Address | None) -> bool:
+    """Does the address lie in one of the networks?  None lies in none."""
+    return find_network(networks, address) is not None
+
+
+def names_contain(names: tuple[str, ...], domain: str) -> bool:
+    """Is the domain one of the names, or, where a name begins with a dot, that one or below it?  "" is none."""
+    return find_name(names, domain) != ""

@@ -26,7 +26,7 @@ from authmilter.clients import NOBODY, Client, reader
 from authmilter.config.schema import Config, Network
 from authmilter.evidence import AuthResult, Finding, Result
 from authmilter.files import Files
-from authmilter.forwarding import OVERRIDE, with_override, within
+from authmilter.forwarding import OVERRIDE, with_override
 from authmilter.interfaces import Alarm, Dns, Observer, Resolver, Store
 from authmilter.lists import Lists
 from authmilter.log import message_line
@@ -40,6 +40,7 @@ from authmilter.model import (
     Stage,
     Transaction,
 )
+from authmilter.networks import names_contain
 from authmilter.pipeline import Pipeline, Work
 from authmilter.policy import Policy
 from authmilter.store.memory import MemoryStore
@@ -99,9 +100,7 @@ def build(
     policy = Policy(config, checks)
     answering = frozenset(s for s in Stage if s is Stage.EOM or any(policy.acts_at(s, d) for d in Direction))
     busy = frozenset(
-        s
-        for s in Stage
-        if s in answering or (s not in _PUT_OFF and any(pipeline.has_checks(s, d) for d in Direction))
+        s for s in Stage if s in answering or (s not in _PUT_OFF and any(pipeline.has_checks(s, d) for d in Direction))
     )
     client = reader(config.networks)
     return Rulebook(config, policy, pipeline, files, dns, observer, clock, busy, answering, client)
@@ -688,7 +687,7 @@ class Session:
         sealer = self.rules.files.sealer
         if sealer is not None:
             local = self._config.identity.local_domains
-            relayed = any(not any(within(p.domain, d) for d in local) for p in self.tx.envelope.forward_paths)
+            relayed = any(not names_contain(local, path.domain) for path in self.tx.envelope.forward_paths)
             self._sealing = settings.seal == "always" or relayed
             if self._sealing:
                 keys.add(sealer.body_hash_key)
@@ -696,7 +695,7 @@ class Session:
 
     def _vouched(self) -> tuple[AuthResult, ...]:
         """What the first of the trusted sealers saw, if none but trusted ones sealed since."""
-        trusted = {d for d in self._arc.sealers if any(within(d, e) for e in self._config.arc.trusted_sealers)}
+        trusted = {d for d in self._arc.sealers if names_contain(self._config.arc.trusted_sealers, d)}
         return self._arc.results_of(self._arc.first_trusted(trusted)) if trusted else ()
 
     def _seal(self, results: str) -> list[HeaderEdit]:

@@ -10,6 +10,7 @@ from authmilter.addresses import Author, to_ascii_domain
 from authmilter.config.schema import Config
 from authmilter.errors import ConfigError
 from authmilter.model import Mailbox
+from authmilter.networks import names_contain
 
 ANY_LOGIN = "*"
 
@@ -40,7 +41,7 @@ class SenderMap:
             user = login
         address = mailbox.address
         own_domain = to_ascii_domain(domain) if at else ""
-        same_domain = mailbox.domain == own_domain if at else _local(mailbox.domain, self.local_domains)
+        same_domain = mailbox.domain == own_domain if at else names_contain(self.local_domains, mailbox.domain)
         if same_domain and (self.rule == "domain" or mailbox.address.rpartition("@")[0] == user):
             return True
         wanted = {address, f"@{mailbox.domain}"}
@@ -72,7 +73,7 @@ def load(config: Config) -> SenderMap:
             raise ConfigError(problems)
     return SenderMap(
         rule,
-        tuple(d.lower() for d in config.identity.local_domains),
+        config.identity.local_domains,
         {login: frozenset(entries) for login, entries in grants.items()},
     )
 
@@ -82,10 +83,6 @@ def _entry(text: str) -> str:
     local, at, raw_domain = text.rpartition("@")
     domain = to_ascii_domain(raw_domain)
     return f"{local.lower()}@{domain}" if at and domain else ""
-
-
-def _local(domain: str, local_domains: tuple[str, ...]) -> bool:
-    return any(domain.endswith(d) if d.startswith(".") else domain == d for d in local_domains)
 
 
 def _shown(mailbox: Mailbox) -> str:

@@ -8,14 +8,24 @@ import pytest
 ROOT = Path(__file__).parent.parent / "authmilter"
 
 # Each may import itself and what stands before it.
-ORDER = ["errors", "evidence", "verdict", "model", "interfaces", "config.option", "config.schema", "addresses", "check"]
+ORDER = [
+    "errors",
+    "evidence",
+    "verdict",
+    "networks",
+    "model",
+    "interfaces",
+    "config.option",
+    "config.schema",
+    "addresses",
+    "check",
+]
 CORE = [
     *ORDER,
     "spaces",
     "eager",
     "lists",
     "clients",
-    "networks",
     "identities",
     "words",
     "checks",

@@ -1,11 +1,15 @@
 """Networks and names as tables."""
 
+import copy
+import pickle
 import random
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any
 
 import pytest
 
-from authmilter.networks import NameTable, NetworkTable
+from authmilter.networks import NameList, NameTable, NetworkList, NetworkTable, contains, names_contain
 
 TABLE = NetworkTable(
     (ip_network(text), text)
@@ -119,3 +123,57 @@ def test_an_empty_table_of_names_is_false_and_finds_nothing() -> None:
     table: NameTable[int] = NameTable()
     assert not table
     assert table.find("example.org") is None
+
+
+OURS = tuple(map(ip_network, ("192.0.2.0/24", "2001:db8::/32", "::ffff:198.51.100.0/120")))
+
+
+@pytest.mark.parametrize("networks", [OURS, NetworkList(OURS)], ids=["a tuple", "a list of the configuration"])
+@pytest.mark.parametrize(
+    ("address", "is_in"),
+    [
+        ("192.0.2.9", True),
+        ("::ffff:192.0.2.9", True),
+        ("198.51.100.9", True),
+        ("2001:db8::9", True),
+        ("192.0.3.1", False),
+        ("2001:db9::", False),
+    ],
+)
+def test_an_address_in_networks(networks: tuple[IPv4Network | IPv6Network, ...], address: str, is_in: bool) -> None:
+    assert contains(networks, ip_address(address)) is is_in
+
+
+@pytest.mark.parametrize("make", [tuple, NetworkList], ids=["a tuple", "a list of the configuration"])
+def test_no_address_is_in_networks_and_none_has_an_address(make: Callable[..., Any]) -> None:
+    assert not contains(make(OURS), None)
+    assert not contains(make(), ip_address("192.0.2.1"))
+
+
+@pytest.mark.parametrize("make", [tuple, NameList], ids=["a tuple", "a list of the configuration"])
+@pytest.mark.parametrize(
+    ("domain", "is_in"),
+    [
+        ("example.net", True),
+        ("a.example.net", False),
+        ("example.org", True),
+        ("a.b.example.org", True),
+        ("notexample.org", False),
+        ("org", False),
+        ("", False),
+    ],
+)
+def test_a_domain_in_names(make: Callable[..., Any], domain: str, is_in: bool) -> None:
+    assert names_contain(make(("example.net", ".example.org")), domain) is is_in
+    assert not names_contain(make(), domain)
+
+
+@pytest.mark.parametrize("value", [NetworkList(OURS), NameList(("a.example", ".b.example"))], ids=["networks", "names"])
+def test_a_list_is_a_tuple_to_everybody_else(value: NetworkList | NameList) -> None:
+    assert value.table  # which is then no part of a copy
+    for copied in (value, copy.deepcopy(value), pickle.loads(pickle.dumps(value))):
+        assert copied == tuple(value)
+        assert hash(copied) == hash(tuple(value))
+        assert repr(copied) == repr(tuple(value))
+        assert type(copied) is type(value)
+    assert b"Table" not in pickle.dumps(value)

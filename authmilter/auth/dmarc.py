@@ -80,12 +80,12 @@ async def evaluate(author: Author, results: Sequence[AuthResult], dns: Resolver)
         notes.insert(0, "no aligned pass of spf or dkim")
     properties["policy.dmarc"] = policy.wanted  # RFC 9989 section 9.1
     return DmarcEvaluation(
-        AuthResult("dmarc", result, domain, properties, "; ".join(notes)),
+        AuthResult("dmarc", result, domain, properties, "; ".join(notes), aligned=evidence.aligned()),
         policy=policy.wanted,
         policy_domain=policy.domain,
         record=policy.record,
         aligned_dkim=tuple(evidence.dkim),
-        aligned_spf=evidence.spf,
+        aligned_spf=bool(evidence.spf),
     )
 
 
@@ -132,8 +132,12 @@ def _tested(record: Record, policy: str) -> str:
 @dataclass(slots=True)
 class _Evidence:
     dkim: list[str] = field(default_factory=list)
-    spf: bool = False
+    spf: str = ""
     doubt: str = ""
+
+    def aligned(self) -> tuple[str, ...]:
+        """Every domain that passed and is aligned, once."""
+        return tuple(dict.fromkeys((self.spf, *self.dkim) if self.spf else self.dkim))
 
 
 async def _alignment(
@@ -165,7 +169,7 @@ async def _alignment(
         if result.result is Result.TEMPERROR:
             evidence.doubt = f"{result.method} temperror"
         elif result.method == "spf":
-            evidence.spf = True
+            evidence.spf = identifier
         elif identifier not in evidence.dkim:
             evidence.dkim.append(identifier)
     return evidence

@@ -6,7 +6,7 @@ cached.  Not implemented: Received-SPF (section 9.1), since results stand in Aut
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from authmilter.errors import DnsTempError
 from authmilter.evidence import AuthResult, Result
 from authmilter.interfaces import Resolver
 from authmilter.model import Connection, Envelope
+from authmilter.networks import contains
 
 _POSTMASTER = b"postmaster"
 
@@ -27,7 +28,7 @@ class SpfOutcome(NamedTuple):
     `reason` is for people and holds nothing of the message but domains.  `explanation` is the domain's own text for a
     fail (RFC 7208 section 6.2), printable US-ASCII, "" if there is none.  `mechanism` is the term that decided, "" if
     none did.  The outcome holds for `ttl` seconds for this client and domain, whatever the sender, HELO and receiver
-    unless `depends_on_sender`.
+    unless `depends_on_sender`.  `for_anyone`: see `Evaluation.for_anyone`.
     """
 
     result: Result
@@ -36,6 +37,7 @@ class SpfOutcome(NamedTuple):
     mechanism: str = ""
     ttl: float = 0.0
     depends_on_sender: bool = False
+    for_anyone: bool = False
 
 
 class SpfCache:
@@ -107,7 +109,7 @@ async def check_mail_from(
     local = mailbox.local_part or _POSTMASTER
     outcome = await _outcome(connection, mailbox.domain, local, helo, dns, options, cache)
     sender = {"smtp.mailfrom": f"{_visible(mailbox.local_part)}@{mailbox.domain}"}
-    return AuthResult("spf", outcome.result, mailbox.domain, sender, outcome.reason, outcome.explanation)
+    return _as_result("spf", outcome, mailbox.domain, sender)
 
 
 async def _check_helo(
@@ -122,8 +124,13 @@ async def _check_helo(
     if not helo_domain:
         return AuthResult(method, Result.NONE, "", {"smtp.helo": _visible(helo)}, "the HELO name is no domain")
     outcome = await _outcome(connection, helo_domain, _POSTMASTER, helo, dns, options, cache)
-    properties = {"smtp.helo": helo_domain}
-    return AuthResult(method, outcome.result, helo_domain, properties, outcome.reason, outcome.explanation)
+    return _as_result(method, outcome, helo_domain, {"smtp.helo": helo_domain})
+
+
+def _as_result(method: str, outcome: SpfOutcome, domain: str, properties: Mapping[str, str]) -> AuthResult:
+    return AuthResult(
+        method, outcome.result, domain, properties, outcome.reason, outcome.explanation, outcome.for_anyone
+    )
 
 
 async def _outcome(
@@ -137,7 +144,7 @@ async def _outcome(
 ) -> SpfOutcome:
     """The outcome for an identity at that domain: from the cache, or evaluated, or ruled out by local policy."""
     ip = connection.client_ip
-    if options.skip and ip is not None and any(ip in network for network in options.skip):
+    if contains(options.skip, ip):
         return SpfOutcome(Result.NONE, f"local policy: {ip} is not checked")
     receiver = connection.mta_name
     if len(local) > MAX_VALUE or len(helo) > MAX_VALUE:
@@ -202,6 +209,7 @@ async def check_host(
         text,
         evaluation.ttl,
         evaluation.depends_on_sender,
+        result is Result.PASS and evaluation.for_anyone,
     )
 
 

@@ -36,6 +36,7 @@ from authmilter.interfaces import Answer, Resolver
 
 _MAX_NAMES = 10  # MX and PTR records that are looked at, RFC 7208 section 4.6.4
 _MAX_EXPLANATION = 200  # characters
+_WIDE4, _WIDE6 = 8, 16  # a network with this prefix length or a shorter one says nothing of who is in it
 MAX_VALUE = 255  # octets of a local-part or HELO name that enter a macro; RFC 5321 section 4.5.3.1 has 64 and 255
 
 
@@ -49,7 +50,12 @@ class Stop(Exception):  # noqa: N818  not an error of ours
 
 
 class Evaluation:
-    """One run of check_host(), with the counters that its recursions share."""
+    """One run of check_host(), with the counters that its recursions share.
+
+    `for_anyone`: did it come to its match by a term that may match any client: ``all``, a network of /8 (IPv6 /16) or
+    wider, ``exists``, or a domain-spec made from what the client is or says?  For the last two the domain's DNS answers as
+    it likes for every single address.
+    """
 
     def __init__(
         self,
@@ -80,12 +86,13 @@ class Evaluation:
         self.deadline: float | None = None
         self.question = ("", "")
         self.depends_on_sender = False
+        self.for_anyone = False
         self.decided: tuple[Mechanism, Record, str] | None = None
         self.stack: list[tuple[Record, str, int]] = []  # terms under evaluation, of the outermost record first
 
     async def check(self, domain: str) -> Result:
         """check_host() for a domain, or for the target of an include; NONE if there is no record."""
-        redirected = False
+        redirected = for_anyone = False
         while True:
             record = await self.record(domain)
             if record is None:
@@ -94,12 +101,16 @@ class Evaluation:
                 return Result.NONE
             mechanism = await self.first_match(record, domain)
             if mechanism is not None:
+                # Of an include that matches, its own match was the last one.
+                inner = self.for_anyone if mechanism.name == "include" else self.may_match_anyone(mechanism)
+                self.for_anyone = inner or for_anyone or _is_made_for_client(mechanism.target)
                 self.decided = (mechanism, record, domain)
                 return mechanism.qualifier
             if record.redirect is None or self.never_matches(record.redirect):
                 self.decided = None
                 return Result.NEUTRAL  # RFC 7208 section 4.7
             self.count_lookup()
+            for_anyone = for_anyone or _is_made_for_client(record.redirect)
             domain = await self.target_name(record.redirect, domain)
             redirected = True
 
@@ -226,6 +237,13 @@ class Evaluation:
     def address_type(self) -> str:
         """The type of the address records that can match the client."""
         return "A" if self.is_ip4 else "AAAA"
+
+    def may_match_anyone(self, mechanism: Mechanism) -> bool:
+        """Whether a mechanism that asks no other record matches clients all over the network."""
+        if mechanism.name in ("all", "exists"):
+            return True
+        prefix = 32 - mechanism.shift4 if self.is_ip4 else 128 - mechanism.shift6
+        return prefix <= (_WIDE4 if self.is_ip4 else _WIDE6)
 
     def contains(self, answer: Answer, mechanism: Mechanism) -> bool:
         """Whether the client is in one of the networks that addresses and prefix length make (RFC 7208 section 5.6)."""
@@ -380,6 +398,11 @@ class Evaluation:
             self.ttl = 0.0  # the next attempt may find it
             return ""
         return text[:_MAX_EXPLANATION] if text.isascii() and text.isprintable() else ""
+
+
+def _is_made_for_client(spec: DomainSpec | None) -> bool:
+    """Whether a domain-spec holds a macro of what the client is or says: any but its domain and the family."""
+    return isinstance(spec, tuple) and any(isinstance(part, Macro) and part.letter not in "odv" for part in spec)
 
 
 def _transform(value: str, macro: Macro) -> str:

@@ -7,6 +7,7 @@ from authmilter.check import Tools, check
 from authmilter.config.schema import Allow
 from authmilter.evidence import Finding, Result
 from authmilter.model import Stage, Transaction
+from authmilter.networks import contains
 
 
 @check(Stage.EOM, scores={"allowed": 0.0}, wanted=lambda config: bool(config.allow))
@@ -25,8 +26,7 @@ def allowed(tx: Transaction, tools: Tools) -> Iterator[Finding]:
 
 def _proven(tx: Transaction, domain: str, entry: Allow) -> bool:
     if entry.networks:
-        client = tx.connection.client_ip
-        if client is None or not any(client in network for network in entry.networks):
+        if not contains(entry.networks, tx.connection.client_ip):
             return False
     elif not entry.requires:
         return entry.insecure

@@ -10,11 +10,24 @@ from authmilter.evidence import Finding
 from authmilter.identities import network
 from authmilter.interfaces import Increment, Space
 from authmilter.model import Stage, Transaction
+from authmilter.networks import contains
 from authmilter.verdict import Action, Ruling
 from authmilter.words import seconds
 
-OPEN = Space("connections_open", personal=True, help="connections of an address or network that are open")
-RATE = Space("connections_rate", personal=True, help="connections of an address or network in a window")
+OPEN = Space(
+    "connections_open",
+    personal=True,
+    help="connections of an address or network that are open",
+    release=b"",
+    keys=("{subject}",),
+)
+RATE = Space(
+    "connections_rate",
+    personal=True,
+    help="connections of an address or network in a window",
+    release=b"",
+    keys=("{subject} {period:g}",),
+)
 
 LIFE = 300.0  # seconds for which open connections are counted, from the first one on
 _SLACK = 2.0  # seconds that may pass from a connection to its count in the store
@@ -101,7 +114,7 @@ async def take_back(tx: Transaction, ruling: Ruling | None, tools: Tools) -> Non
 def _subjects(tx: Transaction, options: Connections) -> list[tuple[str, int, Limits]]:
     """Who is counted: the client and its network, with their limits."""
     address = tx.connection.client_ip
-    if address is None or any(address in exempt for exempt in options.exempt):
+    if address is None or contains(options.exempt, address):
         return []
     return [
         (str(address), options.per_address, options.rate_address),

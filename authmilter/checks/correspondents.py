@@ -12,7 +12,12 @@ from authmilter.interfaces import Increment, Space
 from authmilter.model import Direction, Mailbox, Message, Stage, Transaction
 from authmilter.verdict import Action, Ruling
 
-CORRESPONDENT = Space("correspondents", personal=True, help="who was written to, and by which domain of ours")
+CORRESPONDENT = Space(
+    "correspondents",
+    personal=True,
+    help="who was written to, and by which domain of ours",
+    keys=("{subject} {domain}",),
+)
 
 MAX_RECORDED = 50  # recipients of a message of ours that are remembered
 MAX_DOMAINS = 10  # domains of the recipients that are looked for
@@ -27,7 +32,8 @@ class Correspondents:
     Every recipient of an accepted outbound message is remembered together with the domain of our author.  Automatic
     replies, bounces, mail that this machine itself submits, and mail to lists or in bulk make nobody known.  Who writes
     to that domain is known only if it is really him: DMARC passes, or SPF or DKIM passes for the very domain in From.
-    For greylisting, when only the envelope is there, it is the reverse-path, and SPF must pass.
+    For greylisting, when only the envelope is there, it is the reverse-path, and SPF must pass.  An SPF pass that anyone
+    may have, such as by +all, does not do for either, nor does DMARC that rests on it alone.
 
     The store then holds who writes to whom: see [store] hash_addresses.
     """
@@ -69,12 +75,15 @@ async def correspondents(tx: Transaction, tools: Tools) -> AsyncIterator[Finding
 
 
 def _is_authenticated(tx: Transaction, domain: str) -> bool:
-    dmarc = result_of(tx, "dmarc")
-    if dmarc is not None and dmarc.result is Result.PASS:
-        return True
+    sender, signers = spf_domain(tx), dkim_domains(tx)
     # The null reverse-path has SPF of the HELO name, which DMARC does not count either (RFC 9989 section 4.4.2).
-    by_spf = tx.envelope.reverse_path is not None and spf_domain(tx) == domain
-    return by_spf or domain in dkim_domains(tx)
+    by_spf = tx.envelope.reverse_path is not None and sender == domain
+    if by_spf or domain in signers:
+        return True
+    dmarc = result_of(tx, "dmarc")
+    if dmarc is None or dmarc.result is not Result.PASS:
+        return False
+    return any(found in dmarc.aligned for found in (sender, *signers))
 
 
 @record("correspondents")

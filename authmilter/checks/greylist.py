@@ -3,6 +3,9 @@
 What is remembered is a *triplet* of client, reverse-path and forward-path, and *clients* whose mail came again and
 was accepted.  A client is the domain for which SPF passes, so that all hosts of a large sender are one, and else the
 network.  Nothing is written for those who are not in doubt.
+
+Whoever asks makes an entry, so how many a network can make is bounded: behind `MAX_NEW` triplets in a day all that is
+new from there waits under one key.
 """
 
 import asyncio
@@ -18,24 +21,33 @@ from authmilter.config import endpoint
 from authmilter.config.option import Names, Networks, Seconds, option
 from authmilter.config.schema import Config
 from authmilter.evidence import Finding, Result
-from authmilter.forwarding import within
-from authmilter.identities import address_of, client_network, confirmed_name, result_of, spf_domain
-from authmilter.interfaces import Entry, Space
+from authmilter.identities import address_of, client_network, confirmed_name, result_of, site, spf_domain
+from authmilter.interfaces import Entry, Increment, Space, Store
 from authmilter.model import Direction, Mailbox, Stage, Transaction
+from authmilter.networks import contains, names_contain
 from authmilter.verdict import Action, Ruling
 from authmilter.words import seconds
-
-TRIPLET = Space("greylist", personal=True, help="client, sender and recipient; waits since its age, or passed")
-CLIENT = Space("greylist_clients", help="client that waits no more, or how often its mail came again")
-
-MAX_RECORDED = 50  # recipients of a message whose triplets are remembered
-REFRESH = 86400.0  # seconds after which the time of what is known begins anew when it is used
 
 # What an entry says; that of a triplet that waits is empty, and a client without ALLOWED is a count of successes.
 PASSED, ALLOWED = b"passed", b"allowed"
 
+TRIPLET = Space(
+    "greylist",
+    personal=True,
+    help="client, sender and recipient; waits since its age, or passed",
+    release=PASSED,
+    keys=("{client} {sender} {recipient}", "{subject} *"),
+)
+NEW = Space("greylist_new", help="new triplets of a network in a day; beyond the bound they wait as one", release=b"")
+CLIENT = Space("greylist_clients", help="client that waits no more, or how often its mail came again")
+
+MAX_NEW = 100  # triplets that a network can add in `DAY`, give or take those that come at the very same time
+DAY = 86400.0  # seconds
+MAX_RECORDED = 50  # recipients of a message whose triplets are remembered
+REFRESH = 86400.0  # seconds after which the time of what is known begins anew when it is used
+
 # RFC 5321 section 4.5.1, RFC 2142: where people write who can't reach us otherwise.
-_ALWAYS_OPEN = (b"postmaster", b"abuse")
+_ALWAYS_OPEN = ("postmaster", "abuse")
 
 _SPF_DOUBTS = {
     Result.FAIL: "SPF fail",
@@ -63,9 +75,13 @@ class Greylist:
 
     What has to wait is the triplet of client, sender and recipient; digits and tags in the sender's address don't
     count.  The client is the domain for which SPF passes, so that it may come again from any of its hosts, else the
-    network: a /24, or a /64 of IPv6.  Whoever comes too early is told the rest of the time, which does not begin anew.
-    A client whose mail came again and was accepted, unmarked, waits no more, as long as it is heard of within
+    network: a /24, or a /64 of IPv6.  A pass that anyone may have names no client: by "all", a network of /8 (/16 of
+    IPv6) or wider, "exists", or names made from the client's address.  Whoever comes too early is told the rest of the
+    time, which does not begin anew.  A client whose mail came again and was accepted, unmarked, waits no more, as long as it is heard of within
     `pass_ttl`.
+
+    A network (/24, or /48 of IPv6) can add 100 triplets in a day.  What is new beyond these waits as one: it passes once
+    the first of it has waited, and makes nobody known.
 
     Bounces (the null reverse-path) are refused at DATA instead, so that who only asks whether an address exists, as
     some servers do before they take mail of ours, has his answer at once.
@@ -140,25 +156,29 @@ async def greylist(tx: Transaction, tools: Tools) -> AsyncIterator[Finding]:
 )
 async def greylist_bounce(tx: Transaction, tools: Tools) -> AsyncIterator[Finding]:
     """The same for a bounce: the client is in doubt, and new to this recipient."""
-    if tx.envelope.reverse_path is None and tx.envelope.forward_paths:
-        detail = await _detail(tx, tx.envelope.forward_paths[0], tools, tools.config.of(Greylist))
+    if tx.envelope.reverse_path is None:
+        options = tools.config.of(Greylist)
+        # A bounce has one recipient.  Of more, none can hide behind one whose mail never waits.
+        recipient = next((path for path in tx.envelope.forward_paths if not _is_open(path, options)), None)
+        detail = await _detail(tx, recipient, tools, options) if recipient is not None else ""
         if detail:
             yield Finding("greylist_bounce", detail)
 
 
 async def _detail(tx: Transaction, recipient: Mailbox, tools: Tools, options: Greylist) -> str:
     """The time to wait and the reason; "" if this recipient's mail may pass.  Raises StoreError."""
-    client = _client(tx)
-    reason, only_new = _doubt(tx, options)
-    if not client or not reason or _is_excepted(tx, recipient, options, tools.config):
+    address, (reason, only_new) = tx.connection.client_ip, _doubt(tx, options)
+    if address is None or not reason or _is_open(recipient, options) or _is_excepted(tx, options, tools.config):
         return ""
+    client, network = _client(tx), site(address)
     triplet = _triplet(client, tx.envelope.reverse_path, recipient)
-    seen, known = await _look_up(tx, client, triplet, recipient, tools, only_new=only_new)
+    seen, known, new = await _look_up(tx, client, network, triplet, recipient, tools, only_new=only_new)
     if known:
         return ""
-    if seen is None or not seen.age:
-        # Of all who race, one hears None; nobody's time begins anew.  An entry without age may be from before the clock was
-        # set back: `add` then lets its time run again.
+    if seen is None:
+        seen = await _begin(network, triplet, new, tools.store, options.window)
+    elif not seen.age:
+        # It may be from before the clock was set back: `add` then lets its time run again.
         seen = await tools.store.add(TRIPLET, triplet, b"", options.window)
     if seen is not None and seen.value == PASSED:
         return ""
@@ -166,12 +186,23 @@ async def _detail(tx: Transaction, recipient: Mailbox, tools: Tools, options: Gr
     return f"{seconds(rest)}: {reason}" if rest > 0 else ""
 
 
+async def _begin(network: str, triplet: str, new: Entry | None, store: Store, window: float) -> Entry | None:
+    """Let a new triplet wait, on its own or with all that is new in its network; its entry, None if that is new too."""
+    if new is not None and new.total >= MAX_NEW:
+        return await store.add(TRIPLET, f"{network} *", b"", window)
+    # One round trip.  A count has the age of its first increment: of all who race, nobody's time begins anew.
+    entry, _ = await store.incr_many([Increment(TRIPLET, triplet, window), Increment(NEW, network, DAY)])
+    return entry
+
+
 async def _look_up(
-    tx: Transaction, client: str, triplet: str, recipient: Mailbox, tools: Tools, *, only_new: bool
-) -> tuple[Entry | None, bool]:
-    """What is known of the triplet, and whether the sender is known well enough to pass without; in one round trip."""
+    tx: Transaction, client: str, network: str, triplet: str, recipient: Mailbox, tools: Tools, *, only_new: bool
+) -> tuple[Entry | None, bool, Entry | None]:
+    """What is known of the triplet, whether the sender is known well enough to pass without it, and how many the network
+    has added; in one round trip.
+    """
     config, sender = tools.config, tx.envelope.reverse_path
-    keys = [(TRIPLET, triplet), (CLIENT, client)]
+    keys = [(TRIPLET, triplet), (CLIENT, client), (NEW, network)]
     if sender is not None and spf_domain(tx) and config.of(correspondents.Correspondents).enabled:
         contact = correspondents.key(sender, recipient.domain)
         keys += [(correspondents.CORRESPONDENT, contact)] if contact else []
@@ -180,12 +211,12 @@ async def _look_up(
     options = config.of(reputation.Reputation)
     counts = reputation.keys_of([identity]) if identity and options.enabled else []
     entries = await tools.store.get_many([*keys, *counts])
-    seen, allowed, *contacts = entries[: len(keys)]
+    seen, allowed, new, *contacts = entries[: len(keys)]
     known = (allowed is not None and allowed.value == ALLOWED) or any(contact is not None for contact in contacts)
     if counts and not known:
         standing = reputation.standings([identity], entries[len(keys) :])[identity]
         known = standing.value(options.minimum) < 0
-    return seen, known
+    return seen, known, new
 
 
 def _client(tx: Transaction) -> str:
@@ -203,7 +234,7 @@ def _triplet(client: str, sender: Mailbox | None, recipient: Mailbox) -> str:
     """
     if sender is None:
         return f"{client} <> {address_of(recipient)}"
-    local_part, at, domain = address_of(sender).partition("@")
+    local_part, at, domain = address_of(sender).rpartition("@")
     words = _WORD.split(local_part.partition("+")[0])
     local_part = "".join(word if word.isalpha() or not word.isalnum() else "#" for word in words)
     return f"{client} {local_part}{at}{domain} {address_of(recipient)}"
@@ -232,22 +263,27 @@ def _doubt(tx: Transaction, options: Greylist) -> tuple[str, bool]:
     return "", False
 
 
-def _is_excepted(tx: Transaction, recipient: Mailbox, options: Greylist, config: Config) -> bool:
-    if recipient.local_part.lower() in _ALWAYS_OPEN:
+def _is_open(recipient: Mailbox, options: Greylist) -> bool:
+    """Does mail to that recipient never wait?"""
+    if recipient.address.rpartition("@")[0] in _ALWAYS_OPEN:
         return True
+    names = options.except_recipients
+    return names_contain(names, address_of(recipient)) or names_contain(names, recipient.domain)
+
+
+def _is_excepted(tx: Transaction, options: Greylist, config: Config) -> bool:
+    """Does mail of that client never wait?"""
     if any(f.symbol == "access_accept" or f.symbol.startswith("dnswl_") for _, f in tx.findings):
         return True
     client = tx.connection.client_ip
-    networks = (*options.except_networks, *config.forwarders.networks, *config.spf.skip)
-    if client is not None and any(client in network for network in networks):
+    if any(contains(each, client) for each in (options.except_networks, config.forwarders.networks, config.spf.skip)):
         return True
-    if options.except_recipients and {address_of(recipient), recipient.domain}.intersection(options.except_recipients):
-        return True
-    name, sender = confirmed_name(tx), spf_domain(tx)
-    for entries, domains in ((options.except_domains, (name, sender)), (config.forwarders.names, (name,))):
-        if any(within(domain, entry) for entry in entries for domain in domains if domain):
-            return True
-    return False
+    name = confirmed_name(tx)
+    return (
+        names_contain(options.except_domains, name)
+        or names_contain(options.except_domains, spf_domain(tx))
+        or names_contain(config.forwarders.names, name)
+    )
 
 
 @record("greylist")

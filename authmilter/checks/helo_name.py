@@ -1,20 +1,14 @@
 """HELO with a name that can't be the client's, by its form or because it is ours."""
 
 from collections.abc import Iterator
-from functools import lru_cache
 
 from authmilter.check import Tools, Words, check
 from authmilter.evidence import Finding
 from authmilter.model import Stage, Transaction
-from authmilter.networks import NameTable
+from authmilter.networks import names_contain
 from authmilter.verdict import Action
 
 _SHOWN = 64
-
-
-@lru_cache(maxsize=8)
-def _table(domains: tuple[str, ...]) -> NameTable[bool]:
-    return NameTable((domain, True) for domain in domains)
 
 
 def _has_stray_hyphen(domain: str) -> bool:
@@ -46,8 +40,9 @@ def _has_stray_hyphen(domain: str) -> bool:
 def helo_name(tx: Transaction, tools: Tools) -> Iterator[Finding]:
     """Client greeted with our own name, a local domain, a name without a dot, or what is no domain name at all.
 
-    Underscores, which host names must not have and the DNS may, are let pass.  Our own names are that of the MTA and [identity] authserv_id, and local domains those of [identity] local_domains.
-    Whoever has a confirmed name there by reverse and forward DNS, which is ours to give, is not a stranger.
+    Underscores, which host names must not have and the DNS may, are let pass.  Our own names are that of the MTA
+    and [identity] authserv_id, and local domains those of [identity] local_domains.  Whoever has a confirmed name there by
+    reverse and forward DNS, which is ours to give, is not a stranger.
     """
     helo, domain = tx.helo, tx.helo_domain
     if helo.startswith(b"["):
@@ -60,10 +55,9 @@ def helo_name(tx: Transaction, tools: Tools) -> Iterator[Finding]:
         yield Finding("helo_bare", domain)
         return
     connection, identity = tx.connection, tools.config.identity
+    client, local_domains = connection.client_name.lower(), identity.local_domains
     if domain in (connection.mta_name.lower(), identity.authserv_id.lower()):
-        if connection.client_name.lower() != domain:
+        if client != domain:
             yield Finding("helo_own_name", domain)
-    elif identity.local_domains:
-        local = _table(identity.local_domains)
-        if local.find(domain) and not local.find(connection.client_name.lower()):
-            yield Finding("helo_local_domain", domain)
+    elif names_contain(local_domains, domain) and not names_contain(local_domains, client):
+        yield Finding("helo_local_domain", domain)

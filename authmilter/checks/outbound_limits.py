@@ -1,26 +1,40 @@
 """How much mail a login, a sender domain and a client may send: a stolen account stops while all others send on.
 
-What is counted is what was let pass.  An attempt beyond a limit is taken back from all windows: retries neither prolong a
-window nor use up another one, and one account can't use up the limits of its domain after its own.
+What is counted is what was let pass: retries beyond a limit neither prolong a window nor use up another one.  So the
+windows are read before they are counted in.  Of those who race for the last places of a window some count all the same,
+and take that back; meanwhile others could hear that the window is used up.  Therefore one window is counted after the other,
+those first that fewest share: what is stopped by the limit of its login never reaches a window that it shares with others.
+
+A message counts together with its first recipient, and not at MAIL: by default Postfix applies its restrictions of senders,
+such as that nobody writes the address of another, only to recipients, and shows us those that it lets pass.
 """
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from itertools import groupby
 from typing import NamedTuple
 
 from authmilter.check import Tools, Words, check
+from authmilter.config.endpoint import login_key
 from authmilter.config.option import Limit, Limits, Networks, Seconds, kind_of, option
 from authmilter.config.schema import Config
 from authmilter.evidence import Finding
-from authmilter.interfaces import Entry, Increment, Space
+from authmilter.interfaces import Entry, Increment, Space, Store
 from authmilter.model import Direction, Stage, Transaction
+from authmilter.networks import contains
 from authmilter.verdict import Action
 from authmilter.words import counted, seconds
 
-SENT = Space("sent", personal=True, help="what a login, domain or client sent in a window")
-TOLD = Space("sent_alarm", personal=True, help="an alarm was given for this window")
+_KEYS = tuple(  # see `_Window.key`
+    f"{kind} {{subject}} {what}/{{period:.15g}}"
+    for kind in ("login", "domain", "client")
+    for what in ("messages", "recipients")
+)
+SENT = Space("sent", personal=True, help="what a login, domain or client sent in a window", release=b"", keys=_KEYS)
+TOLD = Space("sent_alarm", personal=True, help="an alarm was given for this window", release=b"", keys=_KEYS)
 
+_SYMBOLS = {"messages": "outbound_limit", "recipients": "outbound_recipients_limit"}
 _TIMES = {60.0: "minute", 3600.0: "hour", 86400.0: "day", 604800.0: "week"}
 
 
@@ -33,8 +47,13 @@ class OutboundLimits:
     in that time.  `outbound_limit = quarantine` in [scores] holds such messages instead of deferring them, and
     `outbound_recipients_limit = quarantine` those with recipients beyond their limit.
 
-    Mail that a program of this machine hands to the MTA without SMTP, and bounces, are not limited.  Without the state store
-    there is no limit.
+    A message counts with its first recipient.  A login is the same however it is written: case, blanks around it and forms of
+    Unicode make no difference.
+
+    Mail that a program of this machine hands to the MTA without SMTP, and bounces, are not limited.  What programs of this
+    machine send by SMTP, such as webmail and web applications, counts for the client 127.0.0.1 or ::1, all of it together,
+    unless that is in `skip`.  Without the state store there is no limit; nor with `enforce = no` in [policy], where only
+    [alarm] tells of what is beyond.
     """
 
     login_messages: Limits = option(
@@ -80,81 +99,91 @@ class _Window(NamedTuple):
         return f"{counted(self.limit.count, self.what)} per {period}"
 
 
-def _limits_messages(config: Config) -> bool:
-    options = config.of(OutboundLimits)
-    return bool(options.login_messages or options.domain_messages or options.client_messages) or any(
-        own.messages for own in config.login_limits.values()
-    )
-
-
-def _limits_recipients(config: Config) -> bool:
+def _is_limited(config: Config) -> bool:
     options = config.of(OutboundLimits)
     return bool(
-        options.login_recipients
+        options.login_messages
+        or options.login_recipients
+        or options.domain_messages
         or options.domain_recipients
+        or options.client_messages
         or options.client_recipients
         or options.recipients_per_message
-    ) or any(own.recipients or own.recipients_per_message for own in config.login_limits.values())
+    ) or any(own.messages or own.recipients or own.recipients_per_message for own in config.login_limits.values())
 
 
-@check(
-    Stage.MAIL,
-    scores={"outbound_limit": Action.TEMPFAIL},
-    options=OutboundLimits,
-    wanted=_limits_messages,
-    direction=Direction.OUTBOUND,
-    replies={"outbound_limit": Words("7.1", lambda _, detail: f"Limit of {detail}")},
-)
-async def outbound_limits(tx: Transaction, tools: Tools) -> AsyncIterator[Finding]:
-    """The login, sender domain or client has sent as many messages as it may for now."""
-    async for finding in _spend("outbound_limit", _windows(tx, tools.config, "messages"), tools):
-        yield finding
+def _words(_: Transaction, detail: str) -> str:
+    return f"Limit of {detail}"
 
 
 @check(
     Stage.RCPT,
-    scores={"outbound_recipients_limit": Action.TEMPFAIL, "outbound_many_recipients": Action.TEMPFAIL},
-    wanted=_limits_recipients,
+    scores=dict.fromkeys((*_SYMBOLS.values(), "outbound_many_recipients"), Action.TEMPFAIL),
+    options=OutboundLimits,
+    wanted=_is_limited,
     direction=Direction.OUTBOUND,
     replies={
-        "outbound_recipients_limit": Words("7.1", lambda _, detail: f"Limit of {detail}"),
+        "outbound_limit": Words("7.1", _words),
+        "outbound_recipients_limit": Words("7.1", _words),
         # RFC 5321 section 4.5.3.1.10: 452, upon which the client sends the rest in another message
-        "outbound_many_recipients": Words("5.3", lambda _, detail: f"Limit of {detail}", temporary=452),
+        "outbound_many_recipients": Words("5.3", _words, temporary=452),
     },
 )
-async def outbound_recipients(tx: Transaction, tools: Tools) -> AsyncIterator[Finding]:
-    """The login, sender domain or client has sent to as many recipients as it may for now, or in one message."""
-    own = tools.config.login_limits.get(tx.envelope.auth_user.lower())
-    most = (own or tools.config.of(OutboundLimits)).recipients_per_message
-    if 0 < most < len(tx.envelope.forward_paths):
+async def outbound_limits(tx: Transaction, tools: Tools) -> AsyncIterator[Finding]:
+    """The login, sender domain or client has sent as much as it may for now, or this message to as many recipients."""
+    number = len(tx.envelope.forward_paths)
+    login = login_key(tx.envelope.auth_user)
+    own = tools.config.login_limits.get(login)
+    most = (own or tools.options).recipients_per_message
+    if 0 < most < number:
         yield Finding(
             "outbound_many_recipients", f"{counted(most, 'recipients')} per message, send to the others in another one"
         )
         return
-    async for finding in _spend("outbound_recipients_limit", _windows(tx, tools.config, "recipients"), tools):
-        yield finding
+    # Those that were refused are not there: who is the first of those who stay is the first.
+    windows = _windows(tx, login, tools.config, ("messages", "recipients") if number == 1 else ("recipients",))
+    while windows:
+        used_up, to_take_back = await _spend(windows, tools.store)
+        try:
+            # First of all, since a store that fails from here on changes nothing about it.
+            for window, entry in used_up:
+                yield Finding(_SYMBOLS[window.what], _detail(window, entry))
+        finally:
+            if to_take_back:
+                await tools.store.incr_many([_increment(window, -1.0) for window in to_take_back])
+        for window, entry in used_up:
+            if await tools.store.add(TOLD, window.key, b"", ttl=max(entry.ttl, 1.0)) is None:
+                tools.alarm("outbound_limit", window.subject, f"{window.subject} has used up its limit of {window}")
+        full = {window.what for window, _ in used_up}
+        if not full or any(_defers(tools.config, _SYMBOLS[what]) for what in full):
+            return
+        # It goes on all the same, so it counts under the limits of the other kind.
+        windows = [window for window in windows if window.what not in full]
 
 
-def _windows(tx: Transaction, config: Config, what: str) -> list[_Window]:
-    """All windows that one more message or recipient counts in."""
-    login = tx.envelope.auth_user.lower()
-    if login in config.login_limits:
-        own: Limits = getattr(config.login_limits[login], what)
-        return [_Window(f"login {login}", what, limit) for limit in own]
+def _defers(config: Config, symbol: str) -> bool:
+    return config.policy.enforce and config.scores.get(symbol, Action.TEMPFAIL) in (Action.TEMPFAIL, Action.REJECT)
+
+
+def _windows(tx: Transaction, login: str, config: Config, kinds: Sequence[str]) -> list[_Window]:
+    """All windows that one more of these kinds counts in: by subject, that which fewest share first, the short ones first."""
     options = config.of(OutboundLimits)
-    subjects = []
-    if login:
-        subjects.append(("login", login))
-    if tx.envelope.reverse_path is not None and tx.envelope.reverse_path.domain:
-        subjects.append(("domain", tx.envelope.reverse_path.domain))
-    client = tx.connection.client_ip
-    if client is not None and not any(client in network for network in options.skip):
-        subjects.append(("client", _client(client)))
-    return [
-        _Window(f"{kind} {name}", what, limit)
-        for kind, name in subjects
-        for limit in getattr(options, f"{kind}_{what}")
-    ]
+    own = config.login_limits.get(login)
+    if own is not None:
+        limits = [(f"login {login}", what, getattr(own, what)) for what in kinds]
+    else:
+        subjects = []
+        if tx.envelope.auth_user:
+            subjects.append(("login", login))
+        client = tx.connection.client_ip
+        if client is not None and not contains(options.skip, client):
+            subjects.append(("client", _client(client)))
+        if tx.envelope.reverse_path is not None and tx.envelope.reverse_path.domain:
+            subjects.append(("domain", tx.envelope.reverse_path.domain))
+        limits = [(f"{k} {name}", what, getattr(options, f"{k}_{what}")) for k, name in subjects for what in kinds]
+    order = {subject: place for place, (subject, _, _) in enumerate(limits)}
+    windows = [_Window(subject, what, limit) for subject, what, many in limits for limit in many]
+    return sorted(windows, key=lambda window: (order[window.subject], window.limit.period))
 
 
 def _client(address: IPv4Address | IPv6Address) -> str:
@@ -162,20 +191,31 @@ def _client(address: IPv4Address | IPv6Address) -> str:
     return str(address if address.version == 4 else IPv6Network((int(address) >> 64 << 64, 64)))
 
 
-async def _spend(symbol: str, windows: Sequence[_Window], tools: Tools) -> AsyncIterator[Finding]:
-    """Count one more in each window; if one of them is used up, in none."""
-    if not windows:
-        return
-    entries = await tools.store.incr_many([_increment(window, 1.0) for window in windows])
-    used_up = [(w, entry) for w, entry in zip(windows, entries, strict=True) if entry.total > w.limit.count]
-    if not used_up:
-        return
-    # First of all, since a store that fails from here on changes nothing about it.
-    yield Finding(symbol, _detail(*max(used_up, key=lambda pair: pair[1].ttl)))
-    await tools.store.incr_many([_increment(window, -1.0) for window in windows])
-    for window, entry in used_up:
-        if await tools.store.add(TOLD, window.key, b"", ttl=max(entry.ttl, 1.0)) is None:
-            tools.alarm("outbound_limit", window.subject, f"{window.subject} has used up its limit of {window}")
+async def _spend(windows: Sequence[_Window], store: Store) -> tuple[list[tuple[_Window, Entry]], list[_Window]]:
+    """Count one more in each window, or stop where one is used up.
+
+    Returns what is used up, one window of a kind at most, that with the longest wait; and the windows in which this
+    attempt was counted although it must not.  Where the store fails midway, the message goes on, and counts as far as it
+    was counted.
+    """
+    known = await store.get_many([(SENT, window.key) for window in windows])
+    full: dict[str, tuple[_Window, Entry]] = {}
+    for window, entry in zip(windows, known, strict=True):
+        if entry is not None and entry.total >= window.limit.count:
+            before = full.get(window.what)
+            if before is None or before[1].ttl < entry.ttl:
+                full[window.what] = (window, entry)
+    if full:
+        return list(full.values()), []
+    so_far: list[_Window] = []
+    for _, group in groupby(windows, lambda window: (window.subject, window.limit.period)):
+        together = list(group)
+        so_far += together
+        entries = await store.incr_many([_increment(window, 1.0) for window in together])
+        over = [(w, entry) for w, entry in zip(together, entries, strict=True) if entry.total > w.limit.count]
+        if over:
+            return over, so_far
+    return [], []
 
 
 def _increment(window: _Window, amount: float) -> Increment:

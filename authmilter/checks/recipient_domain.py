@@ -8,8 +8,8 @@ from authmilter.checks.sender_domain import NULL_MX
 from authmilter.config import endpoint
 from authmilter.config.option import Names, option
 from authmilter.evidence import Finding
-from authmilter.forwarding import within
 from authmilter.model import Direction, Stage, Transaction
+from authmilter.networks import names_contain
 from authmilter.verdict import Action
 
 
@@ -44,8 +44,8 @@ class RecipientDomain:
 async def recipient_domain(tx: Transaction, tools: Tools) -> AsyncIterator[Finding]:
     """Outbound: the domain of a recipient does not exist, or accepts no mail."""
     domain = tx.envelope.forward_paths[-1].domain
-    elsewhere = (*tools.config.identity.local_domains, *tools.options.exempt)
-    if not domain or any(within(domain, entry) for entry in elsewhere):
+    lists = (tools.config.identity.local_domains, tools.options.exempt)
+    if not domain or any(names_contain(names, domain) for names in lists):
         return
     mx = await tools.dns.query(domain, "MX")
     if mx.records == NULL_MX:

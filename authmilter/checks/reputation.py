@@ -16,14 +16,15 @@ from typing import NamedTuple
 from authmilter.check import Tools, check, record
 from authmilter.config.option import Seconds, option
 from authmilter.config.schema import Config
-from authmilter.evidence import Finding
-from authmilter.identities import client_network, dkim_domains, related, spf_domain
+from authmilter.evidence import Finding, Result
+from authmilter.identities import client_network, dkim_domains, result_of, spf_domain
 from authmilter.interfaces import Entry, Increment, Space, Store
 from authmilter.model import Direction, Stage, Transaction
+from authmilter.networks import contains
 from authmilter.verdict import Action, Ruling
 
 HAM = Space("reputation_ham", help="good mail of a domain or network, fading")
-SPAM = Space("reputation_spam", help="spam of a domain or network, fading")
+SPAM = Space("reputation_spam", help="spam of a domain or network, fading", release=b"")
 
 MAX_SIGNERS = 3  # domains with a valid signature that count; anybody can add more of his own
 LEAST = 0.2  # a standing nearer to 0 says nothing
@@ -45,9 +46,10 @@ class Reputation:
     which DKIM or SPF passes; any other domain may be forged.  They fade with time.  A standing is (spam - ham) / (spam +
     ham + minimum), from -1 to 1, and scales the weight of `reputation_bad` or `reputation_good`.
 
-    The domain that the mail came from (SPF passes for it, or for a domain above or below the one that signed) outranks
-    the network; of several the one that is known best speaks.  A valid signature alone may have been replayed by
-    anybody: then the worse of network and signer speaks, and spam is not held against the signer.
+    The domain that the mail came from (SPF passes for it, or it signed, and DMARC passes by both) outranks the network;
+    of several the one that is known best speaks.  An SPF pass that anyone may have, such as by +all, says nothing.  A
+    valid signature alone may have been replayed by anybody: then the worse of network and signer speaks, so that the
+    signature of a good domain says nothing where the network is not known, and spam is not held against the signer.
 
     Mail that is marked, held or refused, or that reached a spam trap, counts as spam; mail that is accepted with a score
     below 1.0 as good.  Weights of reputation itself have no part in that.  What is refused before its content arrives
@@ -126,8 +128,11 @@ def spf_identity(tx: Transaction) -> str:
 def identities(tx: Transaction) -> Identities:
     """Who answers for the message, by the results so far."""
     sender, signers = spf_domain(tx), dkim_domains(tx)
+    # Only DMARC knows which domains are of one organisation; a provider is not one with the customers below its name.
+    dmarc = result_of(tx, "dmarc")
+    aligned = dmarc.aligned if dmarc is not None and dmarc.result is Result.PASS and sender in dmarc.aligned else ()
     # Whoever forwards or replays the message can add signatures of his own, but none to push these out.
-    origin = [domain for domain in signers if related(domain, sender)][:MAX_SIGNERS]
+    origin = [domain for domain in signers if domain == sender or domain in aligned][:MAX_SIGNERS]
     others = [domain for domain in signers if domain not in origin][: MAX_SIGNERS - len(origin)]
     return Identities(
         (*((f"spf {sender}",) if sender else ()), *(f"dkim {domain}" for domain in origin)),
@@ -153,8 +158,11 @@ def spokesman(who: Identities, known: Mapping[str, Standing], minimum: float) ->
     best = max(who.origin, key=lambda identity: round(known[identity].evidence), default="")
     if best and known[best].evidence >= minimum:
         return best if known[best].value(minimum) else ""
-    rest = [i for i in (*who.signers, *((who.network,) if who.network else ())) if known[i].value(minimum)]
-    return max(rest, key=lambda identity: known[identity].value(minimum), default="")
+    values = {identity: value for identity in who.signers if (value := known[identity].value(minimum))}
+    # The network is there also where nothing is known of it: then no signature makes it a good one.
+    values[who.network] = known.get(who.network, UNKNOWN).value(minimum)
+    worst = max(values, key=lambda identity: values[identity])
+    return worst if values[worst] else ""
 
 
 @check(Stage.EOM, scores={"reputation_bad": 2.0, "reputation_good": -1.5}, options=Reputation)
@@ -214,8 +222,7 @@ def _life(total: float, options: Reputation) -> float:
 def _is_relayed(tx: Transaction, config: Config) -> bool:
     """Did one of our own servers take it in, or one that forwards the mail of others?"""
     client = tx.connection.client_ip
-    ours = (*config.networks.trusted_relays, *config.forwarders.networks)
-    return client is not None and any(client in network for network in ours)
+    return contains(config.networks.trusted_relays, client) or contains(config.forwarders.networks, client)
 
 
 def _is_spam(tx: Transaction, ruling: Ruling, config: Config) -> bool | None:

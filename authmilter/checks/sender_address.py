@@ -1,13 +1,13 @@
 """The reverse-path itself: its form, and whether it claims to be one of ours."""
 
 from collections.abc import Iterator
-from functools import lru_cache
-from ipaddress import ip_address
 
 from authmilter.check import Tools, Words, check
+from authmilter.checks.helo_literal import is_literal
 from authmilter.evidence import Finding, Result
 from authmilter.forwarding import is_excused, with_override
 from authmilter.model import Mailbox, Stage, Transaction
+from authmilter.networks import names_contain
 from authmilter.verdict import Action
 
 LONGEST = 256  # octets of a path, its angle brackets included (RFC 5321 section 4.5.3.1.3)
@@ -37,19 +37,7 @@ def _is_well_formed(path: Mailbox) -> bool:
     local_part, raw_domain, domain = path
     if not local_part or len(local_part) + len(raw_domain) + 3 > LONGEST:
         return False
-    return bool(domain) or _is_literal(raw_domain)
-
-
-def _is_literal(raw: bytes) -> bool:
-    """Is it an address literal (RFC 5321 section 4.1.3)?"""
-    if not (raw.startswith(b"[") and raw.endswith(b"]")):
-        return False
-    address = raw[1:-1].decode("ascii", "replace")
-    version = 6 if address[:5].lower() == "ipv6:" else 4
-    try:
-        return ip_address(address[5:] if version == 6 else address).version == version
-    except ValueError:
-        return False
+    return bool(domain) or is_literal(raw_domain)
 
 
 @check(
@@ -69,29 +57,8 @@ def sender_is_local(tx: Transaction, tools: Tools) -> Iterator[Finding]:
     So does every forwarder that keeps the envelope: [forwarders] excuses those that it names, if SPF fails.
     """
     path = tx.envelope.reverse_path
-    if path is None or not _is_within(path.domain, tools.config.identity.local_domains):
+    if path is None or not names_contain(tools.config.identity.local_domains, path.domain):
         return
     spf = with_override(tx, tools.config).results_of("spf")
     if not any(result.result is Result.PASS or is_excused(result) for result in spf):
         yield Finding("sender_is_local", path.domain)
-
-
-def _is_within(domain: str, entries: tuple[str, ...]) -> bool:
-    """As `forwarding.within` for any of the entries, at a cost that does not grow with their number by much."""
-    names, parents = _sorted_out(entries)
-    if domain in names:
-        return True
-    at = domain.find(".") if parents else -1
-    while at >= 0:
-        if domain[at:] in parents:
-            return True
-        at = domain.find(".", at + 1)
-    return False
-
-
-@lru_cache(maxsize=8)
-def _sorted_out(entries: tuple[str, ...]) -> tuple[frozenset[str], frozenset[str]]:
-    return (
-        frozenset(entry.removeprefix(".") for entry in entries),
-        frozenset(entry for entry in entries if entry.startswith(".")),
-    )

@@ -8,13 +8,19 @@ from authmilter.config import endpoint
 from authmilter.config.option import Limits, Names, option
 from authmilter.config.schema import Config
 from authmilter.evidence import Finding
-from authmilter.forwarding import within
 from authmilter.identities import client_network, spf_domain
 from authmilter.interfaces import Increment, Space
 from authmilter.model import Stage, Transaction
+from authmilter.networks import names_contain
 from authmilter.verdict import Action
 
-SENDERS = Space("sender_rate", personal=True, help="messages of a sender domain in a window of so many seconds")
+SENDERS = Space(
+    "sender_rate",
+    personal=True,
+    help="messages of a sender domain in a window of so many seconds",
+    release=b"",
+    keys=("{period:g} {subject}", "{period:g} {subject} {network}"),
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ def _is_limited(config: Config) -> bool:
 async def sender_rate(tx: Transaction, tools: Tools) -> AsyncIterator[Finding]:
     """More messages from one sender domain than [sender_rate] allows."""
     options, domain = tools.options, _domain(tx)
-    if not domain or not tx.envelope.forward_paths or any(within(domain, entry) for entry in options.exempt):
+    if not domain or not tx.envelope.forward_paths or names_contain(options.exempt, domain):
         return
     who = domain if spf_domain(tx) == domain else f"{domain} {client_network(tx)}"
     counts = [Increment(SENDERS, f"{limit.period:g} {who}", limit.period) for limit in options.messages]

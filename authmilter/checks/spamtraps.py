@@ -9,7 +9,7 @@ from authmilter.config import endpoint
 from authmilter.config.option import Names, option
 from authmilter.config.schema import Config
 from authmilter.evidence import Finding
-from authmilter.model import Stage, Transaction
+from authmilter.model import Mailbox, Stage, Transaction
 
 
 def _trap(text: str) -> str:
@@ -26,12 +26,22 @@ class Spamtraps:
     reject he may.
     """
 
-    addresses: Names = option((), "Mailboxes, or domains of which every mailbox is a trap.", each=_trap)
+    addresses: Names = option(
+        (),
+        "Mailboxes, or domains of which every mailbox is a trap.  A mailbox with an extension, such as "
+        "trap+shop@example.org, is another one than that without, and has an entry of its own.",
+        each=_trap,
+    )
 
     @cached_property
     def traps(self) -> frozenset[str]:
-        """The same, for look-up."""
-        return frozenset(self.addresses)
+        """The same as they are compared: mailboxes by `Mailbox.address`, and domains."""
+        return frozenset(map(_compared, self.addresses))
+
+
+def _compared(trap: str) -> str:
+    local_part, at, domain = trap.rpartition("@")
+    return Mailbox(local_part.encode(), b"", domain).address if at else domain
 
 
 def _has_traps(config: Config) -> bool:
@@ -50,6 +60,6 @@ def spamtraps(tx: Transaction, tools: Tools) -> Iterator[Finding]:
     """A recipient is one of [spamtraps]."""
     recipient = tx.envelope.forward_paths[-1]
     traps = tools.options.traps
-    address = f"{recipient.local_part.decode('utf-8', 'replace').lower()}@{recipient.domain}"
+    address = recipient.address
     if address in traps or recipient.domain in traps:
         yield Finding("spamtrap", address[:320])

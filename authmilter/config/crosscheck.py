@@ -14,6 +14,7 @@ from authmilter.config.endpoint import parse_socket
 from authmilter.config.report import Report
 from authmilter.config.schema import Config, DnsList, Dnswl, Policy, RecipientPolicy, Sign, Weight
 from authmilter.errors import ConfigError
+from authmilter.model import Direction
 from authmilter.verdict import Action
 
 _THRESHOLDS = ("tag", "quarantine", "reject")
@@ -45,6 +46,7 @@ def crosscheck(config: Config, report: Report, *, check_files: bool) -> None:
     _alarm(config, report, check_files=check_files)
     _lists(config, report, check_files=check_files)
     _scores(config, report)
+    _observed(config, report)
     _recipients(config, report)
     _state(config, report)
     if check_files:
@@ -286,6 +288,26 @@ def _scores(config: Config, report: Report) -> None:
         for symbol in scores:
             if symbol not in known:
                 report.warn(title, symbol, f"no check yields {symbol!r}")
+
+
+def _observed(config: Config, report: Report) -> None:
+    """Checks that were switched on and can do nothing but act, which the preset observe keeps them from."""
+    from authmilter.check import all_checks
+
+    if {config.policy.preset, *(policy.preset for policy in config.recipient_policies.values())} - {"", "observe"}:
+        return
+    named = {*config.scores, *(symbol for scores in config.recipient_scores.values() for symbol in scores)}
+    for check in all_checks():
+        if check.options is None or check.direction is not Direction.INBOUND or not check.enabled(config):
+            continue
+        symbols = check.symbols(config)
+        actions = [f"{symbol} = {w.value}" for symbol, w in symbols.items() if isinstance(w, Action)]
+        if len(actions) == len(symbols) and named.isdisjoint(symbols):
+            report.warn(
+                check.name,
+                "",
+                f"has no effect with [policy] preset = observe, unless [scores] says {' or '.join(actions)}",
+            )
 
 
 def _keys(title: str, sign: Sign, report: Report) -> None:

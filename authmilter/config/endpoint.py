@@ -9,6 +9,7 @@ import shlex
 import string
 from ipaddress import ip_address
 from typing import NamedTuple
+from unicodedata import normalize
 from urllib.parse import unquote, urlsplit
 
 from authmilter.addresses import to_ascii_domain
@@ -19,6 +20,7 @@ _STORE_SCHEMES = (
     *("sqlite", "memory", "redis", "rediss", "unix"),
     *("redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"),
 )
+_LONGEST_LOGIN = 320  # characters
 _LONGEST_PATH = 107  # sockaddr_un of Linux, without the final NUL
 _TOKEN = frozenset(string.ascii_letters + string.digits + "!#$%&'*+-.^_`{|}~")  # RFC 2045 section 5.1
 _FIELD_NAME = frozenset(map(chr, range(33, 127))) - {":"}  # RFC 5322 section 3.6.8
@@ -265,11 +267,24 @@ def selector(text: str) -> str:
     return text
 
 
+def login_key(text: str) -> str:
+    """What stands for a SASL login: the same, however its user wrote it.
+
+    Case, blanks around it and compatible forms of characters (NFKC) make no difference, as to the servers that prepare it by
+    RFC 4013 (SASLprep), or compare it in a database that does so.
+    """
+    if text.isascii():
+        return text.lower().strip()
+    if len(text) > _LONGEST_LOGIN:  # no user's, and the time of normalize() may grow by the square of it
+        return text.casefold().strip()
+    return normalize("NFKC", normalize("NFKC", text).casefold()).strip()
+
+
 def login(text: str) -> str:
-    """A SASL login, lower case: the same one, however its user wrote it."""
-    if len(text) > 320 or not text.isprintable() or any(c.isspace() for c in text):
-        raise ValueError(f"{shown(text)} is not a login: up to 320 printable characters without blanks")
-    return text.lower()
+    """A SASL login by its `login_key`."""
+    if len(text) > _LONGEST_LOGIN or not text.isprintable() or any(c.isspace() for c in text):
+        raise ValueError(f"{shown(text)} is not a login: up to {_LONGEST_LOGIN} printable characters without blanks")
+    return login_key(text)
 
 
 def command(text: str) -> str:

@@ -18,6 +18,7 @@ from math import isfinite
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, NewType, TypeVar, get_args, get_origin, get_type_hints
 
+from authmilter.networks import NameList, NetworkList
 from authmilter.verdict import Action
 
 T = TypeVar("T")
@@ -109,7 +110,7 @@ class Option(NamedTuple):
         """The value of `text`, within the bounds; raises ValueError with a message for people."""
         value = self.kind.read(text)
         if self.each is not None and value:
-            value = self.each(value) if isinstance(value, str) else _all(self._normal, value)
+            value = self.each(value) if isinstance(value, str) else type(value)(_all(self._normal, value))
         if self.at_least is not None and value is not None and value < self.at_least:
             raise ValueError(f"{shown(text)} is too small, the least is {self.write(self.at_least)}")
         if self.at_most is not None and value is not None and value > self.at_most:
@@ -345,7 +346,7 @@ def _all(read: Callable[[str], T], items: Iterable[str]) -> tuple[T, ...]:
 
 
 def _read_names(text: str) -> Names:
-    return tuple(_items(text))
+    return NameList(_items(text))
 
 
 def _read_weighted(text: str) -> WeightedNames:
@@ -367,7 +368,7 @@ def _write_weighted(value: WeightedNames) -> str:
 
 
 def _read_networks(text: str) -> Networks:
-    return _all(_network, _items(text))
+    return NetworkList(_all(_network, _items(text)))
 
 
 def _network(text: str) -> IPv4Network | IPv6Network:

@@ -172,6 +172,11 @@ class Policy:
 
     The preset gives every symbol its weight or action; [scores] changes single ones.  Weights are added up at the end
     of the message and compared with the thresholds here.
+
+    The preset observe only looks at inbound mail: it has no thresholds, and takes the action from every check that has one
+    by default, such as [greylist], [connections], [sender_rate] and [recipients].  What [scores], [access] and the lists of
+    [dnsbl NAME] ask for by themselves is done all the same, and so is what concerns outbound mail, as by [outbound_limits],
+    [recipient_domain] and [submission].
     """
 
     preset: Literal["observe", "balanced", "strict"] = option(
@@ -527,7 +532,8 @@ class Store:
     hash_addresses: bool = option(
         False,
         "Keep keys that name people or their machines only as a hash under a secret that is in the store.  State can then "
-        "be forgotten by its key, but not listed readably.  A change forgets what is there.",
+        "be forgotten by its key, but not listed readably.  `authmilter state --subject` finds what it can make the key of "
+        "again, which leaves out the triplets of [greylist].  A change forgets what is there.",
         reload=False,
     )
 

@@ -134,10 +134,18 @@ async def test_what_reports_need_is_kept() -> None:
     found = await evaluate(by("a.example.org"), results, zone(EXAMPLE))
     assert found.aligned_dkim == ("example.org", "m.example.org")
     assert found.aligned_spf is True
+    assert found.result.aligned == ("b.example.org", "example.org", "m.example.org")
     assert found.policy_domain == "example.org"
     assert found.record is not None
     assert found.record.p == "reject"
     assert found.result.reason == "spf and dkim aligned"
+
+
+async def test_what_is_not_aligned_or_did_not_pass_is_not_said_to_be() -> None:
+    results = [
+        dkim("xexample.org"), dkim("m.example.org", Result.FAIL), spf("example.org", Result.SOFTFAIL), dkim("example.org"),
+    ]  # fmt: skip
+    assert (await evaluate(by("example.org"), results, zone(EXAMPLE))).result.aligned == ("example.org",)
 
 
 async def test_identical_names_with_a_record_cost_one_question() -> None:

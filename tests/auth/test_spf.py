@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from authmilter.addresses import parse_path, to_ascii_domain
-from authmilter.auth.spf import SpfOutcome, check_helo, check_host, check_mail_from
+from authmilter.auth.spf import SpfCache, SpfOutcome, check_helo, check_host, check_mail_from
 from authmilter.auth.spf_record import parse, query_name
 from authmilter.config.option import Seconds
 from authmilter.config.schema import Dns, Spf
@@ -582,6 +582,86 @@ async def test_a_result_in_spite_of_a_failure_holds_for_no_time(fail: str) -> No
 )
 async def test_the_outcome_says_whether_it_depends_on_the_sender(terms: list[str], expected: bool) -> None:
     assert (await evaluate({"example.org TXT": spf(*terms)})).depends_on_sender is expected
+
+
+V6 = "2001:db8::1"
+ELSEWHERE: dict[str, list[str | bytes]] = {
+    "all.example TXT": spf("+all"),
+    "one.example TXT": spf("ip4:192.0.2.1", "-all"),
+    "none.example TXT": spf("-all"),
+    "example.org A": [CLIENT],
+    "example.org AAAA": [V6],
+    "example.org MX": ["10 example.org"],
+    "any.example A": ["127.0.0.2"],
+    "192.0.2.1.x.example A": [CLIENT],
+    "192.0.2.1.x.example TXT": spf("ip4:192.0.2.1"),
+    "in-addr.x.example A": [CLIENT],
+    "example.org.x.example A": [CLIENT],
+    "user.x.example A": [CLIENT],
+    CLIENT_PTR: ["mx.example.org", "192.0.2.1.x.example"],
+    "mx.example.org A": [CLIENT],
+}
+
+
+@pytest.mark.parametrize(
+    ("terms", "expected"),
+    [
+        ("ip4:192.0.2.1", False),
+        ("ip4:192.0.0.0/9", False),
+        ("ip4:192.0.0.0/8", True),
+        ("ip4:0.0.0.0/1 ip4:128.0.0.0/1", True),
+        ("ip6:2001:db8::/17", False),
+        ("ip6:2001::/16", True),
+        ("all", True),
+        ("?ip4:192.0.2.0/28 all", False),
+        ("a", False),
+        ("a/9", False),
+        ("a/8", True),
+        ("a//16", True),
+        ("mx", False),
+        ("mx/8", True),
+        ("ptr", False),
+        ("ptr:%{p}", True),
+        ("exists:any.example", True),
+        ("exists:%{i}.x.example", True),
+        ("a:%{i}.x.example", True),
+        ("a:%{l}.x.example", True),
+        ("a:%{v}.x.example", False),
+        ("a:%{d}.x.example", False),
+        ("include:all.example", True),
+        ("include:one.example", False),
+        ("include:%{i}.x.example", True),
+        ("include:none.example ip4:192.0.2.1", False),
+        ("include:one.example all", False),
+        ("-include:none.example all", True),
+        ("-exists:%{i}.nothing.example ip4:192.0.2.1", False),
+        ("redirect=all.example", True),
+        ("redirect=one.example", False),
+        ("redirect=%{i}.x.example", True),
+    ],
+)
+async def test_a_pass_that_anyone_may_have_is_told_from_others(terms: str, *, expected: bool) -> None:
+    zone = {**ELSEWHERE, "example.org TXT": spf(terms)}
+    outcome = await evaluate(zone, ip=V6 if "ip6" in terms or "//" in terms else CLIENT)
+    assert outcome.result is (Result.NEUTRAL if terms.startswith("?") else Result.PASS)
+    assert outcome.for_anyone is expected
+
+
+async def test_only_a_pass_is_for_anyone() -> None:
+    for terms, result in ((["-all"], Result.FAIL), (["~all"], Result.SOFTFAIL), (["?all"], Result.NEUTRAL)):
+        outcome = await evaluate({"example.org TXT": spf(*terms)})
+        assert (outcome.result, outcome.for_anyone) == (result, False)
+
+
+async def test_results_and_what_is_kept_of_them_say_whether_anyone_may_have_them() -> None:
+    dns, cache = FakeDNS({"example.org TXT": spf("+all")}), SpfCache(10)
+    connection, envelope = Connection(ip_address(CLIENT)), Envelope(parse_path(b"<a@example.org>"))
+    for _ in range(2):
+        found = await check_mail_from(connection, b"example.org", "example.org", envelope, dns, Spf(), cache)
+        assert (found.result, found.for_anyone) == (Result.PASS, True)
+        found = await check_helo(connection, b"example.org", "example.org", dns, Spf(), cache)
+        assert (found.result, found.for_anyone) == (Result.PASS, True)
+    assert len(dns.asked) == 1
 
 
 @pytest.mark.parametrize(

@@ -195,3 +195,9 @@ def test_a_search_among_ten_thousand_entries_takes_no_longer() -> None:
         for connection in clients:
             options.rule_for(connection)
     assert time.perf_counter() - started < 1.0
+
+
+def test_the_tables_are_there_before_the_first_client() -> None:
+    config = ini.load(None, "[access]\nreject = 192.0.2.1, .example.net\n")
+    assert next(check for check in all_checks() if check.name == "access").enabled(config)
+    assert {"networks", "names"} <= vars(config.of(Access)).keys()

@@ -1,5 +1,7 @@
 """Whom our users wrote to, and who may claim to be one of them."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from authmilter.checks.correspondents import (
@@ -62,10 +64,32 @@ def letter(
     return visit("127.0.0.1", sender, to, author=author, fields=fields, outbound=True, local=local, spf="", iprev="")
 
 
+def proven(recipients: Sequence[str] = (JOE,)) -> Transaction:
+    """A message for which DMARC passes, by the signature of a domain below the author's."""
+    signer = "mail.sender.example"
+    return visit(recipients=recipients, dkim=[signer], dmarc="pass", aligned=[signer])
+
+
 @pytest.mark.parametrize(
     ("tx", "known"),
     [
-        pytest.param(visit(dmarc="pass"), True, id="DMARC passes"),
+        pytest.param(proven(), True, id="DMARC passes by a signature"),
+        pytest.param(
+            visit(spf="pass", sender="x@b.sender.example", dmarc="pass", aligned=["b.sender.example"]),
+            True,
+            id="DMARC passes by SPF",
+        ),
+        pytest.param(
+            visit(spf="pass", for_anyone=True, dmarc="pass", aligned=["sender.example"]),
+            False,
+            id="DMARC passes by SPF that anyone may have",
+        ),
+        pytest.param(
+            visit(spf="pass", for_anyone=True, dmarc="pass", aligned=["sender.example"], dkim=["spam.example"]),
+            False,
+            id="the same, with a signature that is not aligned",
+        ),
+        pytest.param(visit(spf="pass", for_anyone=True), False, id="SPF passes, as it may for anyone"),
         pytest.param(visit(spf="pass"), True, id="SPF passes for the very domain"),
         pytest.param(visit(dkim=["sender.example"]), True, id="a signature of the very domain"),
         pytest.param(visit(dkim=["other.example", "sender.example"]), True, id="among others"),
@@ -84,9 +108,9 @@ def letter(
         pytest.param(
             visit(spf="pass", author="", fields=[("From", f"{JANE}, ann@sender.example")]), False, id="two authors"
         ),
-        pytest.param(visit(dmarc="pass", recipients=["ann@site.example"]), True, id="to another of our people"),
-        pytest.param(visit(dmarc="pass", recipients=["ann@other.example"]), False, id="to a domain that never wrote"),
-        pytest.param(visit(dmarc="pass", recipients=["ann@other.example", "bob@site.example"]), True, id="to both"),
+        pytest.param(proven(["ann@site.example"]), True, id="to another of our people"),
+        pytest.param(proven(["ann@other.example"]), False, id="to a domain that never wrote"),
+        pytest.param(proven(["ann@other.example", "bob@site.example"]), True, id="to both"),
     ],
 )
 async def test_who_is_known(site: Site, tx: Transaction, *, known: bool) -> None:
@@ -102,7 +126,7 @@ async def test_spf_of_the_helo_name_is_not_that_of_the_author(site: Site) -> Non
 
 
 async def test_nobody_is_known_before_he_was_written_to(site: Site) -> None:
-    assert await site.says(visit(dmarc="pass")) == []
+    assert await site.says(proven()) == []
 
 
 @pytest.mark.parametrize(
@@ -156,17 +180,18 @@ async def test_whoever_is_written_to_again_stays_known(site: Site) -> None:
     await site.sends(letter())
     for _ in range(3):
         site.now += 170 * DAY
-        assert await site.says(visit(dmarc="pass"))
+        assert await site.says(proven())
         await site.sends(letter())
     site.now += 181 * DAY
-    assert await site.says(visit(dmarc="pass")) == []
+    assert await site.says(proven()) == []
 
 
 @pytest.mark.parametrize(
     ("address", "domain", "expected"),
     [
         pytest.param("Jane@Sender.Example", "site.example", "jane@sender.example site.example", id="an address"),
-        pytest.param('"a b"@x.example', "site.example", '"a_b"@x.example site.example', id="blanks"),
+        pytest.param('"a b"@x.example', "site.example", "a_b@x.example site.example", id="blanks"),
+        pytest.param('"jane"@x.example', "site.example", "jane@x.example site.example", id="quotes without need"),
         pytest.param(f"{'x' * 65}@x.example", "site.example", "", id="a local-part that nobody has"),
         pytest.param("postmaster", "site.example", "", id="no domain"),
         pytest.param("jane@[192.0.2.1]", "site.example", "", id="an address literal"),
@@ -184,7 +209,7 @@ async def test_mail_that_is_not_authenticated_costs_no_look_into_the_store(site:
     await site.store.close()
     assert await site.says(visit()) == []
     with pytest.raises(StoreError):
-        await site.says(visit(dmarc="pass"))
+        await site.says(proven())
 
 
 def test_it_is_off_unless_asked_for() -> None:

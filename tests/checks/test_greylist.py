@@ -9,7 +9,7 @@ import pytest
 
 from authmilter.check import Tools, words_for
 from authmilter.checks.correspondents import remember_recipients
-from authmilter.checks.greylist import CLIENT, TRIPLET, greylist, greylist_bounce, remember_passed
+from authmilter.checks.greylist import CLIENT, MAX_NEW, TRIPLET, greylist, greylist_bounce, remember_passed
 from authmilter.checks.reputation import Reputation, learn
 from authmilter.config import ini
 from authmilter.config.option import Seconds
@@ -143,6 +143,7 @@ async def test_all_may_be_greylisted() -> None:
     [
         pytest.param(nameless(recipients=["PostMaster@site.example"]), "", id="mail to postmaster"),
         pytest.param(nameless(recipients=["abuse@site.example"]), "", id="mail to abuse"),
+        pytest.param(nameless(recipients=['"post\\master"@site.example']), "", id="mail to postmaster in quotes"),
         pytest.param(nameless(findings=["dnswl_org"]), "", id="a client on a welcomelist"),
         pytest.param(nameless(findings=["access_accept"]), "", id="a client that [access] accepts"),
         pytest.param(nameless(), "except_networks = 192.0.2.0/28", id="an excepted network"),
@@ -157,6 +158,11 @@ async def test_all_may_be_greylisted() -> None:
         ),
         pytest.param(nameless(), "except_recipients = site.example", id="an excepted recipient domain"),
         pytest.param(nameless(), "except_recipients = JOE@site.example", id="an excepted mailbox"),
+        pytest.param(
+            nameless(recipients=['"joe"@site.example']),
+            "except_recipients = joe@site.example",
+            id="the same, in quotes",
+        ),
     ],
 )
 async def test_the_excepted(tx: Transaction, more: str) -> None:
@@ -173,6 +179,14 @@ async def test_the_excepted(tx: Transaction, more: str) -> None:
         pytest.param(visit(iprev="fail"), "except_networks = 192.0.2.8", id="its neighbour is"),
         pytest.param(visit(iprev="fail"), "except_recipients = ann@site.example", id="another mailbox is"),
         pytest.param(visit(iprev="fail", recipients=["postmaster2@site.example"]), "", id="it is not quite postmaster"),
+        pytest.param(
+            visit(iprev="fail", recipients=['"postmaster@x"@site.example']), "", id="it only begins like postmaster"
+        ),
+        pytest.param(
+            visit(iprev="fail", spf="pass", for_anyone=True),
+            "except_domains = sender.example",
+            id="anyone may have its SPF pass",
+        ),
     ],
 )
 async def test_the_not_excepted(tx: Transaction, more: str) -> None:
@@ -247,6 +261,12 @@ async def test_a_clock_that_is_set_ahead_ends_the_wait(site: Site) -> None:
             id="any host for which SPF passes",
         ),
         pytest.param(
+            visit(iprev="fail", spf="pass", for_anyone=True),
+            visit("198.51.100.9", iprev="permerror", spf="pass", for_anyone=True),
+            False,
+            id="any host, where anyone may have that pass",
+        ),
+        pytest.param(
             visit(iprev="fail", spf="pass"),
             visit("198.51.100.9", iprev="fail"),
             False,
@@ -315,6 +335,66 @@ async def test_a_long_address_makes_no_long_key(site: Site) -> None:
     assert len(key) < 255
 
 
+# -- how much one network can write -------------------------------------------------------------------------------------
+
+
+async def rows(site: Site) -> int:
+    return len([key async for key, _ in site.memory.scan(TRIPLET)])
+
+
+def stranger(number: int, client: str = "192.0.2.7", **more: Any) -> Transaction:
+    """A client that uses every address of its network, and a sender and recipient that nobody has seen."""
+    letters = "".join(chr(ord("a") + int(digit)) for digit in str(number))
+    sender = f"{letters}@{letters}.example"
+    return nameless(client.replace("*", str(number)), sender, recipients=[f"{letters}@site.example"], **more)
+
+
+@pytest.mark.parametrize(
+    ("client", "more"),
+    [
+        pytest.param("192.0.2.7", {}, id="one host"),
+        pytest.param("192.0.2.*", {}, id="hosts of a /24"),
+        pytest.param("2001:db8:1:*::7", {}, id="the networks of a /48"),
+        pytest.param("192.0.2.7", {"spf": "pass"}, id="domains of its own, for which SPF passes"),
+    ],
+)
+async def test_a_network_can_write_so_much_and_no_more(site: Site, client: str, more: dict[str, Any]) -> None:
+    for number in range(MAX_NEW + 50):
+        assert await site.asks(stranger(number, client, **more)) == f"300 seconds: {NO_NAME}"
+    assert await rows(site) == MAX_NEW + 1
+    assert await site.asks(nameless("203.0.113.9"))
+    assert await rows(site) == MAX_NEW + 2  # another network has a bound of its own
+
+
+async def test_who_comes_behind_the_bound_waits_with_all_others_and_passes(site: Site) -> None:
+    for number in range(MAX_NEW + 1):
+        await site.asks(stranger(number))
+    site.now += 100
+    assert await site.asks(nameless("192.0.2.99")) == f"200 seconds: {NO_NAME}"
+    site.now += 200
+    assert await site.asks(nameless("192.0.2.99")) == ""
+    await site.ends(nameless("192.0.2.99"))
+    assert await site.asks(stranger(0)) == ""  # what came before the bound has waited on its own
+    site.now += WINDOW
+    assert await site.asks(OTHER)  # what waited with all others has made nobody known
+
+
+async def test_the_bound_is_that_of_a_day(site: Site) -> None:
+    for number in range(MAX_NEW + 1):
+        await site.asks(stranger(number))
+    site.now += 86400
+    assert await site.asks(nameless()) == f"300 seconds: {NO_NAME}"
+    assert await rows(site) == MAX_NEW + 2
+
+
+async def test_who_only_comes_again_does_not_use_up_the_bound(site: Site) -> None:
+    for _ in range(MAX_NEW + 1):
+        await site.asks(nameless())
+        site.now += 1
+    await site.asks(OTHER)
+    assert await rows(site) == 2
+
+
 # -- bounces -----------------------------------------------------------------------------------------------------------
 
 
@@ -328,6 +408,16 @@ async def test_whoever_only_asks_for_an_address_is_not_delayed_and_a_bounce_is_a
 
 async def test_a_bounce_is_not_in_doubt_because_its_host_has_no_spf(site: Site) -> None:
     assert await site.bounces(visit(sender="", spf="none")) == ""
+
+
+async def test_a_bounce_does_not_hide_behind_a_recipient_whose_mail_never_waits() -> None:
+    site = Site("except_recipients = open.example")
+    open_ones = ["postmaster@site.example", "x@open.example"]
+    assert await site.bounces(nameless(sender="", recipients=open_ones)) == ""
+    assert await site.bounces(nameless(sender="", recipients=[])) == ""
+    assert await site.bounces(nameless(sender="", recipients=[*open_ones, "joe@site.example"]))
+    site.now += DELAY - 1
+    assert (await site.bounces(nameless(sender="", recipients=["joe@site.example"]))).startswith("1 second:")
 
 
 async def test_other_mail_is_not_delayed_at_data(site: Site) -> None:
@@ -363,6 +453,12 @@ async def test_a_domain_for_which_spf_passes_waits_no_more_wherever_it_comes_fro
     await site.passes(nameless(spf="pass"))
     assert await site.asks(nameless("198.51.100.1", spf="pass", recipients=["ann@site.example"])) == ""
     assert await site.asks(nameless(spf="fail"))  # in its name, but not by its hosts
+
+
+async def test_a_pass_that_anyone_may_have_frees_its_network_alone(site: Site) -> None:
+    await site.passes(nameless(spf="pass", for_anyone=True))
+    assert await site.asks(nameless("192.0.2.8", spf="pass", for_anyone=True, recipients=["ann@site.example"])) == ""
+    assert await site.asks(nameless("198.51.100.1", spf="pass", for_anyone=True, recipients=["ann@site.example"]))
 
 
 @pytest.mark.parametrize("action", [Action.REJECT, Action.TEMPFAIL, Action.DISCARD])
@@ -465,6 +561,7 @@ async def written_to(site: Site, address: str) -> None:
     [
         pytest.param(nameless(spf="pass"), True, id="whom we wrote to"),
         pytest.param(nameless(spf="none"), False, id="somebody in his name"),
+        pytest.param(nameless(spf="pass", for_anyone=True), False, id="somebody by an SPF pass that anyone may have"),
         pytest.param(nameless(spf="pass", sender="x@sender.example"), False, id="a colleague of his"),
         pytest.param(
             nameless(spf="pass", recipients=["ann@other.example"]),
@@ -499,6 +596,9 @@ REPUTATION = "[reputation]\nenabled = yes"
     [
         pytest.param(nameless(spf="pass"), "spf sender.example", False, False, id="a good domain"),
         pytest.param(nameless(spf="pass"), "spf sender.example", True, True, id="a bad domain"),
+        pytest.param(
+            nameless(spf="pass", for_anyone=True), "spf sender.example", False, True, id="a good domain, for anyone"
+        ),
         pytest.param(nameless(spf="fail"), "spf sender.example", False, True, id="a good domain, forged"),
         pytest.param(visit(spf="none"), "net 192.0.2.0/24", False, False, id="a network that is not new"),
         pytest.param(visit(spf="none"), "net 192.0.2.0/24", True, True, id="a network known for spam"),
@@ -586,6 +686,17 @@ async def test_through_a_session_a_bounce_is_refused_at_data(site: Site) -> None
     assert sessions.outcomes[-1].stage is Stage.DATA
     site.now += DELAY
     assert await sessions.play("192.0.2.7", "", "joe@site.example", author="x@sender.example") == "accept"
+
+
+async def test_through_sessions_a_success_under_plus_all_frees_no_botnet(site: Site) -> None:
+    dns = FakeDNS({"sender.example TXT": ["v=spf1 +all"], "sender.example A": ["192.0.2.7"]})
+    sessions = Sessions("[greylist]\nenabled = yes\n", site.store, dns, lambda: site.now)
+    wait = "451 4.7.1 Greylisted, please try again in 300 seconds (client has no reverse DNS)"
+    assert await sessions.play("192.0.2.7", SENDER, "joe@site.example") == wait
+    site.now += DELAY
+    assert await sessions.play("192.0.2.7", SENDER, "joe@site.example") == "accept"
+    assert await sessions.play("198.51.100.9", SENDER, "joe@site.example") == wait
+    assert await sessions.play("203.0.113.9", SENDER, "ann@site.example") == wait
 
 
 async def test_without_a_store_mail_goes_on(site: Site) -> None:

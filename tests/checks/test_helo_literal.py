@@ -28,6 +28,13 @@ CONFIG = "[networks]\ninternal = 127.0.0.0/8, 10.0.0.0/8, 198.51.100.0/24\ntrust
         (b"[ipv6:2001:DB8:0:0:0:0:0:1]", "2001:db8::1"),
         (b"[IPv6:::ffff:192.0.2.1]", "192.0.2.1"),
         (b"[IPv6:::1]", "::1"),
+        (b"[IPv6:::ffff:192.000.002.001]", "192.0.2.1"),
+        (b"[IPv6:2001:db8::192.000.002.001]", "2001:db8::c000:201"),
+        (b"[IPv6:0:0:0:0:0:0:13.1.68.3]", "::d01:4403"),
+        (b"[IPv6:::192.0.2.256]", None),
+        (b"[IPv6:::]", "::"),
+        (b"[IPv6:]", None),
+        (b"[IPv6:1]", None),
         (b"[]", None),
         (b"[", None),
         (b"192.0.2.1", None),
@@ -65,7 +72,13 @@ def test_literals(literal: bytes, address: str | None) -> None:
         pytest.param(
             b"[IPv6:2001:db8:5::9]", "192.0.2.1", {**FOREIGN, "helo_literal_foreign": 1.5}, id="one of our relays"
         ),
+        pytest.param(b"[X-Tag:abc]", "192.0.2.1", FOREIGN, id="a literal of another kind"),
+        pytest.param(
+            b"[X-9:!\"#$%&'()*+,-./:;<=>?@^_`{|}~]", "192.0.2.1", FOREIGN, id="one with all sorts of characters"
+        ),
+        pytest.param(b"[X-Tag:" + b"a" * 248 + b"]", "192.0.2.1", MALFORMED, id="256 octets"),
         pytest.param(b"[2001:db8::1]", "2001:db8::1", MALFORMED, id="IPv6 without its tag"),
+        pytest.param(b"[fe80::1%eth0]", "192.0.2.1", MALFORMED, id="IPv6 without its tag, but with a zone"),
         pytest.param(b"[mail.example.org]", "192.0.2.1", MALFORMED, id="a name in brackets"),
         pytest.param(b"[\xff\x00]", "192.0.2.1", MALFORMED, id="octets"),
         pytest.param(b"mail.example.org", "192.0.2.1", {}, id="a name"),

@@ -97,11 +97,48 @@ def site() -> Site:
         pytest.param(visit(dkim=["sender.example"]), Identities((), (DKIM,), NET), id="a signature alone"),
         pytest.param(visit(spf="pass", dkim=["sender.example"]), Identities((SPF, DKIM), (), NET), id="both"),
         pytest.param(
-            visit(spf="pass", sender="x@bounce.sender.example", dkim=["sender.example", "news.bounce.sender.example"]),
-            Identities(
-                ("spf bounce.sender.example", "dkim sender.example", "dkim news.bounce.sender.example"), (), NET
+            visit(
+                spf="pass",
+                sender="x@bounce.sender.example",
+                dkim=["sender.example", "news.sender.example"],
+                dmarc="pass",
+                aligned=["bounce.sender.example", "sender.example", "news.sender.example"],
             ),
-            id="signers above and below the domain of SPF",
+            Identities(("spf bounce.sender.example", "dkim sender.example", "dkim news.sender.example"), (), NET),
+            id="signers aligned with the author, as SPF is",
+        ),
+        pytest.param(
+            visit(
+                spf="pass",
+                sender="x@spammer.dyn.example",
+                dkim=["dyn.example", "other.dyn.example"],
+                author="hostmaster@dyn.example",
+                dmarc="pass",
+                aligned=["dyn.example"],
+            ),
+            Identities(("spf spammer.dyn.example",), ("dkim dyn.example", "dkim other.dyn.example"), NET),
+            id="a provider's own mail, replayed from the domain of a customer below it",
+        ),
+        pytest.param(
+            visit(spf="pass", sender="x@spammer.dyn.example", dkim=["dyn.example"]),
+            Identities(("spf spammer.dyn.example",), ("dkim dyn.example",), NET),
+            id="a signer above the domain of SPF, without DMARC",
+        ),
+        pytest.param(
+            visit(
+                spf="pass",
+                sender="x@bounce.sender.example",
+                dkim=["sender.example"],
+                dmarc="fail",
+                aligned=["bounce.sender.example", "sender.example"],
+            ),
+            Identities(("spf bounce.sender.example",), (DKIM,), NET),
+            id="DMARC does not pass",
+        ),
+        pytest.param(
+            visit(spf="pass", for_anyone=True, dkim=["sender.example"], dmarc="pass", aligned=["sender.example"]),
+            Identities((), (DKIM,), NET),
+            id="SPF that anyone may have",
         ),
         pytest.param(
             visit(spf="pass", dkim=["xsender.example", "other.example"]),
@@ -173,7 +210,18 @@ def test_a_standing_is_between_its_ends_and_the_same_turned_around(ham: float, s
             DKIM,
             id="of two domains the one known best",
         ),
-        pytest.param(Identities((), (DKIM,), NET), {DKIM: (20, 0)}, DKIM, id="a signature alone, for want of another"),
+        pytest.param(
+            Identities((), (DKIM,), NET), {DKIM: (20, 0)}, "", id="a good signature from where nothing is known"
+        ),
+        pytest.param(Identities((), (DKIM,), ""), {DKIM: (20, 0)}, "", id="a good signature from who knows where"),
+        pytest.param(Identities((), (DKIM,), NET), {DKIM: (0, 20)}, DKIM, id="a bad signature, for want of another"),
+        pytest.param(Identities((), (DKIM,), NET), {NET: (20, 0)}, NET, id="an unknown signature in a good network"),
+        pytest.param(
+            Identities((), (DKIM,), NET), {DKIM: (900, 0), NET: (20, 0)}, NET, id="good signature, less good network"
+        ),
+        pytest.param(
+            Identities((), (DKIM,), NET), {DKIM: (20, 0), NET: (900, 0)}, DKIM, id="good network, less good signature"
+        ),
         pytest.param(
             Identities((), (DKIM,), NET),
             {DKIM: (900, 0), NET: (0, 20)},
@@ -287,7 +335,7 @@ async def test_what_counts(site: Site, what: Ruling, spam: bool | None) -> None:
             visit(dkim=["victim.example"]), ruling(Action.TAG, ("x", 9.0)), {NET: (0, 1)}, id="a signature replayed"
         ),
         pytest.param(
-            visit(spf="pass", dkim=["victim.example", "sender.example"]),
+            visit(spf="pass", dkim=["victim.example", "example", "sender.example"]),
             ruling(Action.TAG, ("x", 9.0)),
             {NET: (0, 1), SPF: (0, 1), DKIM: (0, 1)},
             id="a signature replayed beside his own",
@@ -375,7 +423,8 @@ async def test_who_is_not_heard_of_is_forgotten_the_sooner_the_less_is_known(
 async def test_names_made_for_one_message_do_not_fill_the_store(site: Site) -> None:
     for number in range(60):
         domain = f"x{number}.spam.example"
-        tx = visit(spf="pass", sender=f"a@{domain}", dkim=[f"s{n}.{domain}" for n in range(9)])
+        signers = [f"s{n}.{domain}" for n in range(9)]
+        tx = visit(spf="pass", sender=f"a@{domain}", dkim=signers, dmarc="pass", aligned=[domain, *signers])
         await site.sees(tx, ruling(Action.TAG, ("x", 9.0)))
         site.now += DAY
     # An SPF domain and three signers for each of the last days, the oldest of which has just gone; and the network.

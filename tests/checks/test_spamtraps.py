@@ -11,7 +11,10 @@ from authmilter.verdict import Action
 from tests.checks.tools import computed, is_wanted, tools
 from tests.checks.verdicts import mailbox, reply, verdict
 
-TRAPS = "[spamtraps]\naddresses = Old.Name@Example.ORG, @trap.example, bücher.example, dead@bücher.test\n"
+TRAPS = (
+    "[spamtraps]\naddresses = Old.Name@Example.ORG, @trap.example, bücher.example, dead@bücher.test\n"
+    ' "ODD\\(name)"@example.org, old.name+shop@example.net, b\u00fccher@example.net\n'
+)
 
 
 def rcpt(*recipients: Mailbox) -> Transaction:
@@ -29,6 +32,11 @@ def to(argument: str | bytes) -> Transaction:
     [
         pytest.param("<old.name@example.org>", "old.name@example.org", id="a mailbox"),
         pytest.param("<OLD.NAME@EXAMPLE.ORG>", "old.name@example.org", id="a mailbox in capitals"),
+        pytest.param('<"old.name"@example.org>', "old.name@example.org", id="a mailbox in quotes"),
+        pytest.param(r'<"old\.n\ame"@example.org>', "old.name@example.org", id="a mailbox with quoted pairs"),
+        pytest.param(r'<"odd\(name)"@example.org>', "odd(name)@example.org", id="one in quotes whose entry has them"),
+        pytest.param("<old.name+shop@example.net>", "old.name+shop@example.net", id="a mailbox with an extension"),
+        pytest.param("<b\u00fccher@example.net>", "b\u00fccher@example.net", id="an internationalised mailbox"),
         pytest.param("<anyone@trap.example>", "anyone@trap.example", id="a domain"),
         pytest.param("<a@xn--bcher-kva.example>", "a@xn--bcher-kva.example", id="a domain by its A-label"),
         pytest.param("<a@bücher.example>", "a@xn--bcher-kva.example", id="a domain by its U-label"),
@@ -44,6 +52,7 @@ def test_a_trap(argument: str, address: str) -> None:
     "argument",
     [
         pytest.param("<new.name@example.org>", id="another mailbox of the domain"),
+        pytest.param("<old.name+x@example.org>", id="a mailbox with an extension that has no entry"),
         pytest.param("<old.name@sub.example.org>", id="the same mailbox of another domain"),
         pytest.param("<a@sub.trap.example>", id="below a domain"),
         pytest.param("<alive@bücher.test>", id="another mailbox of an internationalised domain"),

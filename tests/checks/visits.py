@@ -32,10 +32,12 @@ def visit(
     recipients: Sequence[str] = (RECIPIENT,),
     *,
     spf: str = "none",
+    for_anyone: bool = False,
     iprev: str = "pass",
     name: str = "mail.sender.example",
     dkim: Sequence[str] = (),
     dmarc: str = "",
+    aligned: Sequence[str] = (),
     author: str = SENDER,
     fields: Sequence[tuple[str, str]] = (),
     findings: Sequence[str] = (),
@@ -45,7 +47,8 @@ def visit(
 ) -> Transaction:
     """A message from there; `spf` and `iprev` may be "" for methods that are off, `sender` for the null reverse-path.
 
-    `dkim` are signing domains, with ``!`` before those whose signature is broken.
+    `dkim` are signing domains, with ``!`` before those whose signature is broken; `for_anyone` and `aligned` are those of
+    the results of SPF and DMARC.
     """
     path = mailbox(sender) if sender else None
     identifier = path.domain if path else "helo.example"
@@ -53,10 +56,10 @@ def visit(
     if iprev:
         results.append(AuthResult("iprev", Result(iprev), name if iprev == "pass" else ""))
     if spf:
-        results.append(AuthResult("spf", Result(spf), identifier))
+        results.append(AuthResult("spf", Result(spf), identifier, for_anyone=for_anyone))
     results += [AuthResult("dkim", Result.FAIL if d[0] == "!" else Result.PASS, d.lstrip("!")) for d in dkim]
     if dmarc:
-        results.append(AuthResult("dmarc", Result(dmarc), author.rpartition("@")[2]))
+        results.append(AuthResult("dmarc", Result(dmarc), author.rpartition("@")[2], aligned=tuple(aligned)))
     lines = [HeaderField(b"From", f" <{author}>".encode())] if author else []
     lines += [HeaderField(field.encode(), b" " + value.encode()) for field, value in fields]
     return Transaction(

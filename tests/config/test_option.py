@@ -30,6 +30,7 @@ from authmilter.config.option import (
     shown,
     suggestion,
 )
+from authmilter.networks import NameList, NetworkList
 from authmilter.verdict import Action
 
 READ = [
@@ -92,11 +93,14 @@ READ = [
 ]
 
 
+LISTS = {Names: NameList, Networks: NetworkList}  # tuples that can be searched
+
+
 @pytest.mark.parametrize(("annotation", "text", "value"), READ, ids=[f"{a!s} from {t!r}" for a, t, _ in READ])
 def test_reads(annotation: Any, text: str, value: object) -> None:
     found = kind_of(annotation).read(text)
     assert found == value
-    assert type(found) is type(value)
+    assert type(found) is LISTS.get(annotation, type(value))
 
 
 REFUSED = [

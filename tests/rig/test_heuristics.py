@@ -803,7 +803,7 @@ def test_a_stolen_account_is_stopped_at_its_limit_while_others_send_on(rememberi
     for answer in answers[3:]:
         reply = re.sub(r"in 3[56]\d\d seconds$", "in ... seconds", without_reference(answer)[0])
         limit = "Limit of 3 messages per hour for this login is used up, try again in ... seconds"
-        assert (reply, answer.stage) == (f"451 4.7.1 {limit}", "mail")
+        assert (reply, answer.stage) == (f"451 4.7.1 {limit}", "rcpt")
     assert send(site, submission(26, "STOLEN"), marker).code == 451, "another spelling of the same login"
     for login in ("alice", "bob"):
         assert send(site, submission(27, login), marker).accepted
@@ -827,13 +827,13 @@ def test_other_limits_of_outbound_mail(remembering_site: Site, marker: str) -> N
     for number in range(5):
         assert send(site, submission(40 + number, f"d{number}", mail_from="u@busy.example"), marker).accepted
     text = "451 4.7.1 Limit of 5 messages per hour for busy.example is used up, try again in ... seconds"
-    assert refusal(submission(46, "d9", mail_from="u@busy.example")) == (text, "mail")
+    assert refusal(submission(46, "d9", mail_from="u@busy.example")) == (text, "rcpt")
     # All from one client, under many domains.
     for number in range(4):
         client = submission(50 + number, f"c{number}", addr="203.0.113.50")
         assert send(site, client, marker).accepted
     text = "451 4.7.1 Limit of 4 messages per minute for 203.0.113.50 is used up, try again in ... seconds"
-    assert refusal(submission(56, "c9", addr="203.0.113.50")) == (text, "mail")
+    assert refusal(submission(56, "c9", addr="203.0.113.50")) == (text, "rcpt")
     # Recipients of one login, and of one message.
     five = tuple(f"x{number}@clean.example" for number in range(5))
     assert send(site, submission(60, "many", rcpts=five), marker).accepted
