@@ -18,7 +18,7 @@ from typing import NamedTuple
 from authmilter.check import Tools, Words, check
 from authmilter.config.endpoint import login_key
 from authmilter.config.option import Limit, Limits, Networks, Seconds, kind_of, option
-from authmilter.config.schema import Config
+from authmilter.config.schema import Config, LoginLimits
 from authmilter.evidence import Finding
 from authmilter.interfaces import Entry, Increment, Space, Store
 from authmilter.model import Direction, Stage, Transaction
@@ -47,8 +47,8 @@ class OutboundLimits:
     in that time.  `outbound_limit = quarantine` in [scores] holds such messages instead of deferring them, and
     `outbound_recipients_limit = quarantine` those with recipients beyond their limit.
 
-    A message counts with its first recipient.  A login is the same however it is written: case, blanks around it and forms of
-    Unicode make no difference.
+    A message counts with its first recipient; recipients that [recipient_domain] refuses count like others.  A login is
+    the same however it is written: case, blanks around it and forms of Unicode make no difference.
 
     Mail that a program of this machine hands to the MTA without SMTP, and bounces, are not limited.  What programs of this
     machine send by SMTP, such as webmail and web applications, counts for the client 127.0.0.1 or ::1, all of it together,
@@ -140,7 +140,8 @@ async def outbound_limits(tx: Transaction, tools: Tools) -> AsyncIterator[Findin
             "outbound_many_recipients", f"{counted(most, 'recipients')} per message, send to the others in another one"
         )
         return
-    # Those that were refused are not there: who is the first of those who stay is the first.
+    # Those that were refused are not there, so the first of those who stay is the first.  (One whom another check of this
+    # stage refuses was counted, and the message is counted once more with the next.)
     windows = _windows(tx, login, tools.config, ("messages", "recipients") if number == 1 else ("recipients",))
     while windows:
         used_up, to_take_back = await _spend(windows, tools.store)
@@ -169,21 +170,23 @@ def _windows(tx: Transaction, login: str, config: Config, kinds: Sequence[str]) 
     """All windows that one more of these kinds counts in: by subject, that which fewest share first, the short ones first."""
     options = config.of(OutboundLimits)
     own = config.login_limits.get(login)
+    client, path = tx.connection.client_ip, tx.envelope.reverse_path
+    subjects: list[tuple[str, OutboundLimits | LoginLimits, str]] = []
     if own is not None:
-        limits = [(f"login {login}", what, getattr(own, what)) for what in kinds]
+        subjects.append((f"login {login}", own, ""))
     else:
-        subjects = []
         if tx.envelope.auth_user:
-            subjects.append(("login", login))
-        client = tx.connection.client_ip
+            subjects.append((f"login {login}", options, "login_"))
         if client is not None and not contains(options.skip, client):
-            subjects.append(("client", _client(client)))
-        if tx.envelope.reverse_path is not None and tx.envelope.reverse_path.domain:
-            subjects.append(("domain", tx.envelope.reverse_path.domain))
-        limits = [(f"{k} {name}", what, getattr(options, f"{k}_{what}")) for k, name in subjects for what in kinds]
-    order = {subject: place for place, (subject, _, _) in enumerate(limits)}
-    windows = [_Window(subject, what, limit) for subject, what, many in limits for limit in many]
-    return sorted(windows, key=lambda window: (order[window.subject], window.limit.period))
+            subjects.append((f"client {_client(client)}", options, "client_"))
+        if path is not None and path.domain:
+            subjects.append((f"domain {path.domain}", options, "domain_"))
+    windows = []
+    for subject, section, prefix in subjects:
+        limits = [(what, limit) for what in kinds for limit in getattr(section, prefix + what)]
+        limits.sort(key=lambda pair: pair[1].period)
+        windows += [_Window(subject, what, limit) for what, limit in limits]
+    return windows
 
 
 def _client(address: IPv4Address | IPv6Address) -> str:
@@ -194,19 +197,18 @@ def _client(address: IPv4Address | IPv6Address) -> str:
 async def _spend(windows: Sequence[_Window], store: Store) -> tuple[list[tuple[_Window, Entry]], list[_Window]]:
     """Count one more in each window, or stop where one is used up.
 
-    Returns what is used up, one window of a kind at most, that with the longest wait; and the windows in which this
+    Returns what is used up, one window of a kind at most, the longest wait first; and the windows in which this
     attempt was counted although it must not.  Where the store fails midway, the message goes on, and counts as far as it
     was counted.
     """
     known = await store.get_many([(SENT, window.key) for window in windows])
-    full: dict[str, tuple[_Window, Entry]] = {}
-    for window, entry in zip(windows, known, strict=True):
-        if entry is not None and entry.total >= window.limit.count:
-            before = full.get(window.what)
-            if before is None or before[1].ttl < entry.ttl:
-                full[window.what] = (window, entry)
+    full = [(w, entry) for w, entry in zip(windows, known, strict=True) if entry and entry.total >= w.limit.count]
     if full:
-        return list(full.values()), []
+        full.sort(key=lambda pair: pair[1].ttl, reverse=True)
+        longest: dict[str, tuple[_Window, Entry]] = {}
+        for window, entry in full:
+            longest.setdefault(window.what, (window, entry))
+        return list(longest.values()), []
     so_far: list[_Window] = []
     for _, group in groupby(windows, lambda window: (window.subject, window.limit.period)):
         together = list(group)

@@ -843,6 +843,18 @@ def test_other_limits_of_outbound_mail(remembering_site: Site, marker: str) -> N
     assert refusal(submission(62, "more", rcpts=(*five, "x5@clean.example"))) == (text, "rcpt")
 
 
+def test_what_postfix_refuses_itself_uses_up_no_limit(remembering_site: Site, marker: str) -> None:
+    """By default it applies its restrictions of senders at RCPT (smtpd_delay_reject), when it has shown us MAIL."""
+    site = remembering_site
+    for number in range(8):
+        forged = submission(90, "mallory", mail_from="ceo@ours.example", rcpts=(f"x{number}@not-relayed.invalid",))
+        answer = send(site, forged, marker)
+        assert (answer.code, answer.stage) == (454, "rcpt"), answer
+        assert "Relay access denied" in answer.text
+    assert send(site, submission(91, "ceo", mail_from="ceo@ours.example"), marker).accepted
+    assert send(site, submission(90, "mallory"), marker).accepted
+
+
 def test_what_is_over_a_limit_is_held_where_that_is_wanted(remembering_site: Site, marker: str) -> None:
     site = remembering_site
     with reloaded(site, {**site.configuration, "scores": {"outbound_limit": "quarantine"}}):

@@ -334,12 +334,17 @@ async def test_a_cluster_spreads_keys_over_its_nodes(make: Make, tmp_path: Path)
     folders = [tmp_path / "1", tmp_path / "2"]
     for folder in folders:
         folder.mkdir()
-    first, second = (RedisServer(folder, "--cluster-enabled", "yes") for folder in folders)
+    # The usual port of their bus, 10,000 above the other, need not exist.
+    buses = [str(free_port()) for _ in folders]
+    first, second = (
+        RedisServer(folder, "--cluster-enabled", "yes", "--cluster-port", bus)
+        for folder, bus in zip(folders, buses, strict=True)
+    )
     with running(first), running(second):
         first.do("CLUSTER", "ADDSLOTSRANGE", "0", "8191")
         second.do("CLUSTER", "ADDSLOTSRANGE", "8192", "16383")
         second.do("CLUSTER", "SET-CONFIG-EPOCH", "2")
-        first.do("CLUSTER", "MEET", "127.0.0.1", str(second.port))
+        first.do("CLUSTER", "MEET", "127.0.0.1", str(second.port), buses[1])
         deadline = time.monotonic() + 15
         while any("cluster_state:ok" not in server.do("CLUSTER", "INFO") for server in (first, second)):
             assert time.monotonic() < deadline
