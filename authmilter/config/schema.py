@@ -639,7 +639,7 @@ class Config:
     metrics: Metrics = field(default_factory=Metrics)
     log: Log = field(default_factory=Log)
     checks: Mapping[str, Any] = field(default_factory=_nothing)  # section of a check -> its options dataclass
-    login_limits: Mapping[str, LoginLimits] = field(default_factory=_nothing)  # login, lower case
+    login_limits: Mapping[str, LoginLimits] = field(default_factory=_nothing)  # login, by endpoint.login_key
     policy_set: frozenset[str] = frozenset()  # options of [policy] that the administrator set: presets fill the others
 
     def of(self, declared: type[T]) -> T:
