@@ -193,7 +193,7 @@ class _List:
         self.off = False
         self._rests_until = 0.0  # while it is off: until then nobody asks, and then one client at a time
         self._pause = RETRY  # for how long
-        self._unanswered = 0  # questions in a row
+        self._unanswered: set[str] = set()  # names for which it had no answer since the last one; one may be broken
         self._has_test_entry = True
         self._silent_until = 0.0
         self._retired = False
@@ -220,7 +220,7 @@ class _List:
         except DnsTempError as error:  # its text has the key in it
             outcome = "temperror"
             if not isinstance(error, DnsBusyError):  # that would be our fault
-                self._not_answered(tries)
+                self._not_answered(reversed_name(address), tries)
         else:
             if problem:
                 outcome = "error"
@@ -247,7 +247,7 @@ class _List:
         except DnsTempError as error:
             self._observer.dnslist_asked(self._symbol, "temperror")
             if not isinstance(error, DnsBusyError):
-                self._not_answered(self.off)
+                self._not_answered(_TESTS[4][0], self.off)
             return
         except Exception:
             log.exception("[%s] could not be looked after", self._title)
@@ -293,15 +293,15 @@ class _List:
 
     def _answered(self, tries: bool) -> None:
         """It makes sense.  Only what was asked while it was off can show that it does again."""
-        self._unanswered = 0
+        self._unanswered.clear()
         if self.off and tries:
             self.off = False
             self._tell()
             self._say("answers as it should, and is switched on again", logging.INFO)
 
-    def _not_answered(self, tries: bool) -> None:
-        self._unanswered += 1
-        if tries or self._unanswered >= MOST_UNANSWERED:
+    def _not_answered(self, name: str, tries: bool) -> None:
+        self._unanswered.add(name)
+        if tries or len(self._unanswered) >= MOST_UNANSWERED:
             self._switch_off(f"did not answer {MOST_UNANSWERED} questions in a row", REST)
 
     def _broken(self, problem: str) -> None:

@@ -44,7 +44,7 @@ from authmilter.networks import names_contain
 from authmilter.pipeline import Pipeline, Work
 from authmilter.policy import Policy
 from authmilter.store.memory import MemoryStore
-from authmilter.verdict import CONTINUE, Action, HeaderEdit, Ruling, Verdict
+from authmilter.verdict import CONTINUE, Action, HeaderEdit, Reply, Ruling, Verdict
 
 log = logging.getLogger("authmilter.session")
 
@@ -57,6 +57,8 @@ MAX_HELO = 1024  # octets; RFC 5321 section 4.5.3.1.2 has 255 for a domain
 MAX_RECIPIENTS = 10_000  # more are accepted, but no longer listed
 MAX_CHECKED_RECIPIENTS = 1000  # at the end of the message; at RCPT each one is
 MAX_FINDINGS = 500  # of a transaction; every recipient may bring some
+
+TIME_FOR_RCPT = 5.0  # seconds of command_timeout, or a third of it, that are not spent on what began before
 
 LATE = "not done in time"
 # Stages whose checks run at the end where policy can't act on them: there all results are in, and nobody waited for them.
@@ -120,6 +122,7 @@ class Outcome:
     reference: str
     authentication_results: str
     signed: str
+    refused: tuple[tuple[str, Reply], ...] = ()  # recipients, with what was said to them
 
 
 class _Waiting(NamedTuple):
@@ -169,7 +172,7 @@ class Session:
         self._sealing = False
         self._choice: Choice | None = None
         self._in_message = False
-        self._remembered = False  # a recipient that was refused for good
+        self._unrecorded: tuple[Transaction, Ruling] | None = None  # the first recipient that was refused for good
 
     @property
     def reference(self) -> str:
@@ -265,8 +268,9 @@ class Session:
         """RCPT TO; a refused recipient leaves no trace."""
         started = time.perf_counter()
         if Stage.RCPT in self.rules.busy:
-            # Before the snapshot: what was under way concerns every recipient.
-            await self._gather(self._config.milter.command_timeout)
+            # Before the snapshot: what was under way concerns every recipient.  The checks of this stage need time too.
+            limit = self._config.milter.command_timeout
+            await self._gather(limit - min(limit / 3, TIME_FOR_RCPT))
         before = self.tx
         self._of_recipient = []
         envelope = self.tx.envelope
@@ -378,6 +382,9 @@ class Session:
 
     def abort(self) -> None:
         """RSET, or the MTA gave the message up: back to where HELO left us."""
+        if self._unrecorded is not None:  # all were refused
+            self.rules.pipeline.remember(When.VERDICT, *self._unrecorded, self._dns)
+            self._unrecorded = None
         self._cancel("spf")
         self._drop_waiting(Stage.MAIL, Stage.EOM)
         self._in_message = False
@@ -484,10 +491,8 @@ class Session:
         """A recipient is no transaction: he has a line of his own in the log, and the verdict is still to come."""
         reply = ruling.verdict.reply
         assert reply is not None
-        if ruling.verdict.action is Action.REJECT and not self._remembered:
-            # Else it would be forgotten where all are refused: once, however many they are.
-            self._remembered = True
-            self.rules.pipeline.remember(When.VERDICT, self.tx, ruling, self._dns)
+        if ruling.verdict.action is Action.REJECT and self._unrecorded is None:
+            self._unrecorded = (self.tx, ruling)
         self._refused, self._of_refusal = ruling, self.tx
         self.rules.observer.recipient_refused(reply.code)
         if log.isEnabledFor(logging.INFO):
@@ -747,7 +752,13 @@ class Session:
             self.tx.envelope.direction.label, verdict.action.value, stage, verdict.score if scored else None
         )
         self._log(ruling, stage, signed)
-        self.rules.pipeline.remember(When.VERDICT, self.tx, ruling, self._dns)
+        tx = self.tx
+        if self._unrecorded is not None:
+            # That he was refused does not make him a stranger to the message: he may have been a trap.
+            known = [entry for entry in self._unrecorded[0].findings if entry[0] is Stage.RCPT]
+            tx = tx._replace(findings=(*tx.findings, *known))
+            self._unrecorded = None
+        self.rules.pipeline.remember(When.VERDICT, tx, ruling, self._dns)
         if self._on_outcome:
             self._on_outcome(Outcome(ruling, stage, self.tx, self.reference, authentication_results, signed))
         if not ruling.enforce and verdict.action not in (Action.ACCEPT, Action.TAG):

@@ -82,7 +82,7 @@ def _entry(text: str) -> str:
     """An address or @domain in the form that is compared, "" if it is neither."""
     local, at, raw_domain = text.rpartition("@")
     domain = to_ascii_domain(raw_domain)
-    return f"{local.lower()}@{domain}" if at and domain else ""
+    return Mailbox(local.encode(), b"", domain).address if at and domain else ""
 
 
 def _shown(mailbox: Mailbox) -> str:

@@ -609,3 +609,10 @@ async def test_questions_that_we_had_no_room_for_are_not_the_fault_of_the_list()
     await world.watch()
     assert world.watcher.off == set()
     assert world.watcher.outcomes["temperror"] >= 3 * MOST_UNANSWERED
+
+
+async def test_one_name_that_can_not_be_answered_is_not_a_list_that_does_not_answer() -> None:
+    world = World(dns=FakeDNS({f"{MUST}.bad.example A": ["127.0.0.2"]}, fail=[f"{NAME}.bad.example A"]))
+    for _ in range(5 * MOST_UNANSWERED):
+        assert await world.symbols() == []
+    assert world.watcher.off == set()

@@ -13,9 +13,11 @@ from authmilter.config.schema import Config, Weight
 from authmilter.errors import StoreError
 from authmilter.evidence import Finding
 from authmilter.log import TextFormatter
-from authmilter.model import Connection, Direction, Envelope, Mailbox, Stage, Transaction
+from authmilter.interfaces import Answer
+from authmilter.model import Connection, Direction, Envelope, HeaderField, Mailbox, Stage, Transaction
 from authmilter.policy import Policy
 from authmilter.verdict import Action, Ruling
+from tests.fakes import FakeDNS
 from tests.test_session import GOOD, HEADER, Rig
 
 LOGIN = {b"{auth_authen}": b"alice"}
@@ -294,6 +296,26 @@ class TestRecipients:
         assert len(rig.outcomes[0].tx.findings) == 500
 
 
+async def test_slow_spf_leaves_the_checks_of_recipients_their_time() -> None:
+    class Silent(FakeDNS):
+        async def query(self, name: str, rdtype: str) -> Answer:
+            await asyncio.sleep(3600)
+            return await super().query(name, rdtype)
+
+    async def asks_the_store(tx: Transaction, tools: Tools) -> AsyncIterator[Finding]:
+        await asyncio.sleep(0.02)
+        yield Finding("grey")
+
+    check = Check("grey", Stage.RCPT, asks_the_store, {"grey": Action.TEMPFAIL}, None, "", waits=True)
+    rig = Rig(dns=Silent(), checks=(check,), config=ini.load(None, "[milter]\ncommand_timeout = 300ms\n"))
+    session = rig.session()
+    await session.connect(b"client", "4", 1, GOOD.encode(), {})
+    await session.mail([b"<alice@example.org>"], {})
+    started = asyncio.get_running_loop().time()
+    assert (await session.rcpt([b"<bob@example.net>"], {})).action is Action.TEMPFAIL
+    assert asyncio.get_running_loop().time() - started < 0.29
+
+
 async def test_where_rcpt_is_not_answered_its_checks_run_at_the_end_with_all_results() -> None:
     def known(tx: Transaction, tools: Tools) -> Iterator[Finding]:
         methods = {r.method for r in tx.results}
@@ -372,6 +394,31 @@ class TestRecords:
             session.abort()
         await session.rules.pipeline.finish_records(5)
         assert notes == expected * 2
+
+    async def test_of_a_message_that_a_refused_recipient_was_to_have_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        seen: list[tuple[str, list[str]]] = []
+
+        async def note(tx: Transaction, ruling: Ruling | None, tools: Tools) -> None:
+            assert ruling is not None
+            seen.append((ruling.verdict.action.value, [finding.symbol for _, finding in tx.findings]))
+
+        def trapped(tx: Transaction, tools: Tools) -> Iterator[Finding]:
+            if tx.envelope.forward_paths[-1].local_part == b"trap":
+                yield Finding("noted")
+
+        monkeypatch.setattr(check_module, "_records", {("noted", When.VERDICT): note})
+        rig = Rig(checks=(made("noted", Stage.RCPT, Action.REJECT, run=trapped),))
+        session = rig.session()
+        await session.connect(b"client", "4", 1, GOOD.encode(), {b"j": b"mx.test"})
+        for recipients in ((b"<trap@example.net>", b"<bob@example.net>"), (b"<bob@example.net>",)):
+            await session.mail([b"<alice@example.org>"], {})
+            for recipient in recipients:
+                await session.rcpt([recipient], {})
+            session.headers([HeaderField(b"From", b" alice@example.org")])
+            await session.end_of_headers({})
+            await session.end_of_message({})
+        session.close()
+        assert seen == [("accept", ["noted"]), ("accept", [])]
 
     async def test_the_end_is_nothing_to_checks_that_did_not_see_the_beginning(self, notes: list[str]) -> None:
         rig = Rig(checks=(made("noted", Stage.CONNECT),))

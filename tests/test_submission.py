@@ -15,6 +15,7 @@ MAP = """
 alice@example.org: info@example.org, @lists.example.org
 bob:   Sales@Example.ORG
 *:     noreply@example.org
+joe:   "john doe"@example.org, "Desk"@example.org
 """
 
 
@@ -37,6 +38,10 @@ def objection(rules: SenderMap, login: str, *values: str) -> str:
     [
         ("off", "alice@example.org", "ceo@bank.example", True),
         ("domain", "alice@example.org", "Bob <bob@example.org>", True),
+        ("login", "joe", '"john doe"@example.org', True),
+        ("login", "joe", "desk@example.org", True),
+        ("login", "joe", '"desk"@example.org', True),
+        ("login", "joe", "doe@example.org", False),
         ("domain", "alice@example.org", "bob@example.net", False),
         ("domain", "alice@example.org", "bob@sub.example.org", False),
         ("domain", "carol", "bob@example.org", True),

@@ -38,7 +38,7 @@ TRIPLET = Space(
     release=PASSED,
     keys=("{client} {sender} {recipient}", "{subject} *"),
 )
-NEW = Space("greylist_new", help="new triplets of a network in a day; beyond the bound they wait as one", release=b"")
+NEW = Space("greylist_new", help="new triplets of a network in a day; beyond the bound they wait as one")
 CLIENT = Space("greylist_clients", help="client that waits no more, or how often its mail came again")
 
 MAX_NEW = 100  # triplets that a network can add in `DAY`, give or take those that come at the very same time

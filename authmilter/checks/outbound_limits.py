@@ -184,7 +184,7 @@ def _windows(tx: Transaction, login: str, config: Config, kinds: Sequence[str]) 
     windows = []
     for subject, section, prefix in subjects:
         limits = [(what, limit) for what in kinds for limit in getattr(section, prefix + what)]
-        limits.sort(key=lambda pair: pair[1].period)
+        limits.sort(key=lambda pair: (pair[1].period, pair[0]))  # messages before recipients
         windows += [_Window(subject, what, limit) for what, limit in limits]
     return windows
 
@@ -210,7 +210,9 @@ async def _spend(windows: Sequence[_Window], store: Store) -> tuple[list[tuple[_
             longest.setdefault(window.what, (window, entry))
         return list(longest.values()), []
     so_far: list[_Window] = []
-    for _, group in groupby(windows, lambda window: (window.subject, window.limit.period)):
+    # One by one: recipients of messages that must not go would else be counted beside those that may, and for a moment
+    # use up what is not used up.
+    for _, group in groupby(windows, lambda window: (window.subject, window.limit.period, window.what)):
         together = list(group)
         so_far += together
         entries = await store.incr_many([_increment(window, 1.0) for window in together])

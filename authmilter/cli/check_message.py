@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
@@ -165,7 +166,7 @@ async def judge(config: "Config", args: argparse.Namespace, raw: bytes, clock: C
     from authmilter.model import HeaderField
     from authmilter.resolver import StubResolver
     from authmilter.session import Outcome, Session, build
-    from authmilter.verdict import Action
+    from authmilter.verdict import Action, Reply
 
     outcomes: list[Outcome] = []
     dns = StubResolver(config.dns)
@@ -176,6 +177,7 @@ async def judge(config: "Config", args: argparse.Namespace, raw: bytes, clock: C
     if args.auth_user:
         macros[b"{auth_authen}"] = args.auth_user.encode()
     refused = (Action.REJECT, Action.TEMPFAIL)
+    turned_away: list[tuple[str, Reply]] = []
 
     async def stages() -> None:
         name = (args.client_name or f"[{address}]").encode()
@@ -185,10 +187,11 @@ async def judge(config: "Config", args: argparse.Namespace, raw: bytes, clock: C
             return
         if (await session.mail([_path(args.mail_from)], macros)).action in refused:
             return
-        taken = 0
         for recipient in args.rcpt:
-            taken += (await session.rcpt([_path(recipient)], macros)).action not in refused
-        if not taken:
+            reply = (await session.rcpt([_path(recipient)], macros)).reply
+            if reply is not None:
+                turned_away.append((recipient, reply))
+        if len(turned_away) == len(args.rcpt):
             outcomes.append(session.no_recipient_left())
             return
         await session.data(macros)
@@ -206,7 +209,7 @@ async def judge(config: "Config", args: argparse.Namespace, raw: bytes, clock: C
     finally:
         session.close()
         dns.close()
-    return outcomes[-1]
+    return replace(outcomes[-1], refused=tuple(turned_away))
 
 
 def _bytes(text: str) -> bytes:
@@ -265,6 +268,10 @@ def as_json(outcome: "Outcome") -> dict[str, Any]:
         ],
         "authentication_results": outcome.authentication_results,
         "edits": [{"op": edit.op, "index": edit.at, "name": edit.name, "value": edit.value} for edit in verdict.edits],
+        "refused_recipients": [
+            {"address": address, "reply": {"code": reply.code, "enhanced": reply.enhanced, "text": reply.text}}
+            for address, reply in outcome.refused
+        ],
         "because": list(verdict.because),
         "enforced": outcome.ruling.enforce,
         "ref": outcome.reference,

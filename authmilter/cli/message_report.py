@@ -38,6 +38,9 @@ def show(report: dict[str, Any]) -> None:
         print(f"because    {', '.join(report['because'])}")
     if reply:
         print(f"reply      {reply['code']} {reply['enhanced']} {reply['text']}")
+    for recipient in report["refused_recipients"] if report["stage"] != "rcpt" else ():
+        said = recipient["reply"]
+        print(f"refused    {_plain(recipient['address'])}: {said['code']} {said['enhanced']} {said['text']}")
     if report["signed"]:
         print(f"signed     {report['signed']}")
     if report["results"]:

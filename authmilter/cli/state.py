@@ -29,7 +29,7 @@ from authmilter.errors import ConfigError, StartError, StoreError
 from authmilter.interfaces import Entry, ManagedStore, Space
 from authmilter.server.state import find_state
 from authmilter.spaces import spaces
-from authmilter.store import load_password, open_store
+from authmilter.store import load_password, open_store, preload
 from authmilter.store.front import Front
 
 EX_NOTHING = 1
@@ -121,6 +121,7 @@ def run(args: argparse.Namespace) -> int:
         return EX_NOTHING if args.deed in ("forget", "release") else 0
     password = _password(config)
     if path is not None:
+        preload(config.store)  # what the owner of the file may not be able to read
         _become_owner(path)
     try:
         return asyncio.run(_run(args, config, path, password, chosen))
@@ -407,6 +408,7 @@ async def _release(args: argparse.Namespace, store: ManagedStore, chosen: list[S
 
 def _nothing(subject: Subject) -> str:
     return (
-        f"nothing that is kept holds up {escaped(subject.text)}; if it has not written yet, [greylist] except_networks, "
-        "except_domains or except_recipients can let it pass"
+        f"nothing that is kept holds up {escaped(subject.text)}; its network may, if it sent much that was new: release "
+        "the address of its server.  If it has not written yet, [greylist] except_networks, except_domains or "
+        "except_recipients can let it pass"
     )

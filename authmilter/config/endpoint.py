@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from authmilter.addresses import to_ascii_domain
 from authmilter.config.option import shown, suggestion
+from authmilter.model import Mailbox
 
 _SOCKET_KINDS = ("inet", "inet6", "unix", "local")
 _STORE_SCHEMES = (
@@ -255,8 +256,7 @@ def recipient(text: str) -> str:
     local_part, at, name = text.rpartition("@")
     if at and (not local_part or "@" in local_part or any(c.isspace() for c in local_part)):
         raise ValueError(f"{shown(text)} is neither a domain nor a mailbox")
-    # ASCII alone, as Mailbox.address has it
-    return f"{local_part.encode().lower().decode()}{at}{domain(name)}"
+    return Mailbox(local_part.encode(), b"", domain(name)).address if at else domain(name)
 
 
 def selector(text: str) -> str:

@@ -198,8 +198,8 @@ class Worker:
     async def _reload(self, text: str) -> None:
         """Open sessions keep their rules; the next ones get the new."""
         try:
-            config = ini.load(self.path, text)
-            # A private key takes 60 ms to parse: not on the loop.
+            # Long lists take seconds to read, and a private key 60 ms: not on the loop.
+            config = await asyncio.to_thread(ini.load, self.path, text)
             files = await asyncio.to_thread(load_files, config)
         except AuthMilterError as error:
             # The supervisor had the same text and could use it: a file that it names has changed since.

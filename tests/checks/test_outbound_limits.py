@@ -352,10 +352,10 @@ async def test_how_a_limit_reads(limit: str, text: str) -> None:
     assert detail.startswith(f"{text} for 10.0.0.1 is used up, try again in ")
 
 
-async def test_one_look_and_a_step_for_each_time_of_a_subject_for_a_message_that_may_go() -> None:
+async def test_one_look_and_a_step_for_each_limit_for_a_message_that_may_go() -> None:
     site = Site("[outbound_limits]\nlogin_messages = 9/1m, 99/1h\nlogin_recipients = 9/1m\nclient_messages = 9/1m\n")
     await site.message("alice", "<a@example.org>")
-    assert site.store.asked == 4
+    assert site.store.asked == 5
 
 
 async def test_one_look_for_a_message_that_may_not() -> None:

@@ -221,3 +221,14 @@ def test_messages_are_split_as_an_mta_does(raw: bytes, fields: list[tuple[bytes,
 
 def test_crlf_is_left_alone() -> None:
     assert with_crlf(b"A: b\r\n\r\nx\ny\r\n") == b"A: b\r\n\r\nx\ny\r\n"
+
+
+def test_a_recipient_who_is_refused_beside_others_is_told_of(check: Runner) -> None:
+    check.configure("[spamtraps]\naddresses = trap@example.net\n[scores]\nspamtrap = reject\n")
+    found = check.json("--rcpt", "trap@example.net")
+    assert found["action"] == "accept"
+    (refused,) = found["refused_recipients"]
+    assert refused["address"] == "trap@example.net"
+    assert (refused["reply"]["code"], refused["reply"]["enhanced"]) == (550, "5.7.1")
+    done = check("--rcpt", "trap@example.net", str(check.message))
+    assert "refused    trap@example.net: 550 5.7.1" in done.stdout

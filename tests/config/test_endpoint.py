@@ -60,6 +60,7 @@ ACCEPTED: list[tuple[Callable[[str], str], str, str]] = [
     (endpoint.signing_pattern, "*.Example.org", "*.example.org"),
     (endpoint.signing_pattern, "bücher.example", "xn--bcher-kva.example"),
     (endpoint.recipient, "User@Example.org", "user@example.org"),
+    (endpoint.recipient, '"User"@Example.org', "user@example.org"),
     (endpoint.recipient, "Example.org", "example.org"),
     (endpoint.selector, "s2026.mail", "s2026.mail"),
     (endpoint.field_name, "List-Id", "List-Id"),
