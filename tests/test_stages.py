@@ -12,8 +12,8 @@ from authmilter.config import ini
 from authmilter.config.schema import Config, Weight
 from authmilter.errors import StoreError
 from authmilter.evidence import Finding
-from authmilter.log import TextFormatter
 from authmilter.interfaces import Answer
+from authmilter.log import TextFormatter
 from authmilter.model import Connection, Direction, Envelope, HeaderField, Mailbox, Stage, Transaction
 from authmilter.policy import Policy
 from authmilter.verdict import Action, Ruling
