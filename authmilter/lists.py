@@ -24,7 +24,8 @@ from authmilter.interfaces import Alarm, Listing, Observer, Resolver
 
 log = logging.getLogger("authmilter.lists")
 
-KINDS = ("dnsbl", "dnswl")
+CHECKS = {"dnsbl": "blocklists", "dnswl": "welcomelists"}  # kind -> the check that asks lists of that kind
+KINDS = tuple(CHECKS)
 
 MOST_UNANSWERED = 5  # questions in a row
 REST = 60.0  # seconds for which a list that does not answer is left alone
@@ -175,6 +176,7 @@ class _List:
         alarm: Alarm | None,
         clock: Callable[[], float],
     ) -> None:
+        self._kind = kind
         self._title = f"{kind} {name}"
         self._symbol = f"{kind}_{name}"
         self._zone = section.zone
@@ -251,6 +253,7 @@ class _List:
             return
         except Exception:
             log.exception("[%s] could not be looked after", self._title)
+            self._observer.check_error(CHECKS[self._kind], "exception")
             return
         self._answered(tries=True)
         if not listed:

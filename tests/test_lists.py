@@ -616,3 +616,27 @@ async def test_one_name_that_can_not_be_answered_is_not_a_list_that_does_not_ans
     for _ in range(5 * MOST_UNANSWERED):
         assert await world.symbols() == []
     assert world.watcher.off == set()
+
+
+async def test_a_watch_that_raises_is_logged_and_counted_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(FakeDNS):
+        async def query(self, name: str, rdtype: str) -> Answer:
+            raise RuntimeError("bug in the resolver")
+
+    class Counting(Watcher):
+        def check_error(self, name: str, kind: str) -> None:
+            self.outcomes[f"{name} {kind}"] += 1
+
+    counting = Counting()
+    lists = Lists(ini.load(None, ONE + "[dnswl good]\nzone = good.example\n"), {}, Broken(), counting)
+    task = asyncio.create_task(lists.watch())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not task.done()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert counting.outcomes == {"blocklists exception": 1, "welcomelists exception": 1}
+    assert [entry.message for entry in caplog.records if entry.exc_info] == [
+        "[dnsbl bad] could not be looked after",
+        "[dnswl good] could not be looked after",
+    ]
