@@ -8,6 +8,7 @@ import base64
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -68,6 +69,7 @@ def ask(
 
 
 def _ask(name: str, question: bytes) -> Opinion:
+    late = Opinion((), (f"no answer within {SECONDS} s: given up",))
     try:
         done = subprocess.run(  # noqa: S603  our own interpreter and module
             [sys.executable, "-m", "authmilter.auth.second_opinion", name, str(SECONDS), str(MEMORY)],
@@ -77,7 +79,9 @@ def _ask(name: str, question: bytes) -> Opinion:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return Opinion((), (f"no answer within {SECONDS} s: given up",))
+        return late
+    if done.returncode in (-signal.SIGKILL, -signal.SIGXCPU):  # its own limit was a moment earlier
+        return late
     last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
     failure = Opinion((), (f"failed with status {done.returncode}: {' '.join(last)[:300]}",))
     if done.returncode:
