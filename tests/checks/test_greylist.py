@@ -379,6 +379,15 @@ async def test_who_comes_behind_the_bound_waits_with_all_others_and_passes(site:
     assert await site.asks(OTHER)  # what waited with all others has made nobody known
 
 
+async def test_what_waits_as_one_can_be_released(site: Site) -> None:
+    for number in range(MAX_NEW + 1):
+        await site.asks(stranger(number))
+    assert TRIPLET.release is not None
+    assert await site.store.replace(TRIPLET, "192.0.2.0/24 *", TRIPLET.release)
+    assert await site.asks(nameless("192.0.2.99")) == ""
+    assert await site.asks(stranger(0))  # he has an entry of his own, which is released with the others of his network
+
+
 async def test_the_bound_is_that_of_a_day(site: Site) -> None:
     for number in range(MAX_NEW + 1):
         await site.asks(stranger(number))
