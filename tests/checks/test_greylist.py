@@ -383,7 +383,7 @@ async def test_what_waits_as_one_can_be_released(site: Site) -> None:
     for number in range(MAX_NEW + 1):
         await site.asks(stranger(number))
     assert TRIPLET.release is not None
-    assert await site.store.replace(TRIPLET, "192.0.2.0/24 *", TRIPLET.release)
+    assert await site.memory.replace(TRIPLET, "192.0.2.0/24 *", TRIPLET.release)
     assert await site.asks(nameless("192.0.2.99")) == ""
     assert await site.asks(stranger(0))  # he has an entry of his own, which is released with the others of his network
 
