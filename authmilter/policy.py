@@ -130,6 +130,14 @@ class Rules:
         """Does it count against a message?"""
         return self.actions.get(symbol, Action.ACCEPT) is not Action.ACCEPT or self.numbers.get(symbol, 0.0) > 0
 
+    def refusals(self, stages: Mapping[str, Stage], last: Stage) -> frozenset[tuple[str, Action]]:
+        """The symbols that may refuse at stages up to that one, and how."""
+        return frozenset(
+            (symbol, action)
+            for symbol, action in self.actions.items()
+            if action in _REFUSING and stages.get(symbol, Stage.EOM) <= last
+        )
+
     def acts_at(self, stages: Mapping[str, Stage]) -> frozenset[Stage]:
         """The stages before EOM at which a symbol may refuse."""
         return frozenset(
@@ -159,11 +167,12 @@ class Policy:
         everyone = (self.common, *self.special.values())
         # Where some enforce their policy and others only look on, a refusal of these must not stand in for that of those.
         mixed = len({rules.enforce for rules in everyone}) > 1
-        stages = [rules.acts_at(self.stages) for rules in everyone]
-        before = [s if rules.enforce or not mixed else frozenset() for s, rules in zip(stages, everyone, strict=True)]
-        common, anybody, everybody = stages[0], frozenset().union(*stages), stages[0].intersection(*before)
+        carried_out = [rules if rules.enforce or not mixed else None for rules in everyone]
+        common = self.common.acts_at(self.stages)
+        everybody = common.intersection(*(rules.acts_at(self.stages) if rules else () for rules in carried_out))
         acting = everybody | (common & {Stage.CONNECT})
-        if any(stage <= Stage.RCPT for stage in anybody - acting):
+        # Where they do not refuse for the same, each recipient has to be judged by his own.
+        if len({rules.refusals(self.stages, Stage.RCPT) if rules else frozenset() for rules in carried_out}) > 1:
             acting |= {Stage.RCPT}
         self._acting = {Direction.INBOUND: acting, Direction.OUTBOUND: self.common.acts_at(self._outbound)}
 

@@ -97,6 +97,23 @@ class TestPolicy:
         other = tx._replace(envelope=to("a@strict.example", "b@mild.example").envelope)
         assert code(policy.judge(other, Stage.RCPT, "am-1")) == 0
 
+    def test_so_it_is_where_they_refuse_at_one_stage_for_different_symbols(self) -> None:
+        config = replace(
+            self.config(),
+            scores={"one": Action.REJECT},
+            recipient_scores={"strict.example": {"two": Action.REJECT}},
+        )
+        policy = Policy(
+            config,
+            (made("one", Stage.CONNECT, judged=Stage.MAIL), made("two", Stage.CONNECT, judged=Stage.MAIL)),
+        )
+        found = ((Stage.CONNECT, Finding("two")),)
+        assert policy.acts_at(Stage.MAIL)
+        assert policy.acts_at(Stage.RCPT)
+        assert code(policy.judge(to(findings=found), Stage.MAIL, "am-1")) == 0
+        assert code(policy.judge(to("a@other.example", findings=found), Stage.RCPT, "am-1")) == 0
+        assert code(policy.judge(to("a@strict.example", findings=found), Stage.RCPT, "am-1")) == 550
+
     def test_nobody_waits_at_rcpt_where_every_policy_refuses_earlier(self) -> None:
         policy = Policy(self.config("[policy other.example]\ntag = 1\n"), (made("listed", Stage.HELO, Action.REJECT),))
         assert policy.acts_at(Stage.HELO)
