@@ -303,7 +303,8 @@ class _List:
             self._say("answers as it should, and is switched on again", logging.INFO)
 
     def _not_answered(self, name: str, tries: bool) -> None:
-        self._unanswered.add(name)
+        if len(self._unanswered) < MOST_UNANSWERED:  # it may be off for long
+            self._unanswered.add(name)
         if tries or len(self._unanswered) >= MOST_UNANSWERED:
             self._switch_off(f"did not answer {MOST_UNANSWERED} questions in a row", REST)
 

@@ -19,7 +19,7 @@ from authmilter import lists as module
 from authmilter.config import ini
 from authmilter.config.option import Seconds
 from authmilter.config.schema import Config, Dns
-from authmilter.errors import ConfigError, DnsBusyError
+from authmilter.errors import ConfigError, DnsBusyError, DnsTempError
 from authmilter.interfaces import Answer, Listing, Resolver
 from authmilter.lists import LOOKS, MOST_UNANSWERED, REST, RETRY, Lists, load_keys, nonsense, reversed_name, weights
 from authmilter.metrics import NullObserver
@@ -640,3 +640,15 @@ async def test_a_watch_that_raises_is_logged_and_counted_and_goes_on(caplog: pyt
         "[dnsbl bad] could not be looked after",
         "[dnswl good] could not be looked after",
     ]
+
+
+async def test_what_is_remembered_of_a_list_that_never_answers_is_bounded() -> None:
+    class Silent(FakeDNS):
+        async def query(self, name: str, rdtype: str) -> Answer:
+            raise DnsTempError(f"{name} {rdtype}: time-out")
+
+    world = World(dns=Silent())
+    for number in range(200):
+        assert await world.symbols(f"192.0.2.{number}") == []
+        world.now += RETRY + 1
+    assert len(world.lists._lists["dnsbl"][0]._unanswered) <= MOST_UNANSWERED

@@ -28,7 +28,7 @@ class Recipients:
 
 
 def _is_limited(config: Config) -> bool:
-    return getattr(config.checks.get("recipients"), "max_per_message", 0) > 0
+    return config.of(Recipients).max_per_message > 0
 
 
 @check(

@@ -125,19 +125,23 @@ async def sender_domain(tx: Transaction, tools: Tools) -> AsyncIterator[Finding]
         yield Finding("sender_domain_unreachable" if exists else "sender_domain_nonexistent", domain)
 
 
-@lru_cache(maxsize=4096)
 def mail_hosts(domain: str, mx: tuple[bytes, ...] | tuple[str, ...]) -> tuple[str, ...]:
     """The hosts that take mail for a domain, by preference, as many as we look at (RFC 5321 section 5.1).
 
     `mx` are the records of the answer.
     """
+    # RFC 5321 section 5.1: without MX the domain is its own
+    return _ranked(mx[:MOST_RECORDS]) if mx else (domain,)
+
+
+@lru_cache(maxsize=1024)  # what is kept is bounded: 20 records of at most 260 octets
+def _ranked(mx: tuple[bytes, ...] | tuple[str, ...]) -> tuple[str, ...]:
     ranked = []
-    for record in mx[:MOST_RECORDS]:
+    for record in mx:
         preference, _, host = str(record).partition(" ")
         if host != ".":
             ranked.append((int(preference), host))
-    # RFC 5321 section 5.1: without MX the domain is its own
-    return tuple(host for _, host in sorted(ranked)[:MOST_HOSTS]) if mx else (domain,)
+    return tuple(host for _, host in sorted(ranked)[:MOST_HOSTS])
 
 
 @lru_cache(maxsize=4096)

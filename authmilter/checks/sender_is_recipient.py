@@ -17,4 +17,4 @@ def sender_is_recipient(tx: Transaction, tools: Tools) -> Iterator[Finding]:  # 
     """MAIL FROM is the recipient's own address, and SPF does not say that it may come from there."""
     sender, recipient = tx.envelope.reverse_path, tx.envelope.forward_paths[-1]
     if sender is not None and sender.domain and sender.address == recipient.address and not spf_domain(tx):
-        yield Finding("sender_is_recipient", sender.address)
+        yield Finding("sender_is_recipient", sender.address[:320])

@@ -44,7 +44,7 @@ class SenderRate:
 
 
 def _is_limited(config: Config) -> bool:
-    return bool(getattr(config.checks.get("sender_rate"), "messages", ()))
+    return bool(config.of(SenderRate).messages)
 
 
 @check(

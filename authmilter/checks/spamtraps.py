@@ -9,7 +9,7 @@ from authmilter.config import endpoint
 from authmilter.config.option import Names, option
 from authmilter.config.schema import Config
 from authmilter.evidence import Finding
-from authmilter.model import Mailbox, Stage, Transaction
+from authmilter.model import Stage, Transaction
 
 
 def _trap(text: str) -> str:
@@ -35,17 +35,12 @@ class Spamtraps:
 
     @cached_property
     def traps(self) -> frozenset[str]:
-        """The same as they are compared: mailboxes by `Mailbox.address`, and domains."""
-        return frozenset(map(_compared, self.addresses))
-
-
-def _compared(trap: str) -> str:
-    local_part, at, domain = trap.rpartition("@")
-    return Mailbox(local_part.encode(), b"", domain).address if at else domain
+        """The same to look one up: mailboxes as `Mailbox.address` has them, and domains."""
+        return frozenset(self.addresses)
 
 
 def _has_traps(config: Config) -> bool:
-    return bool(getattr(config.checks.get("spamtraps"), "addresses", ()))
+    return bool(config.of(Spamtraps).addresses)
 
 
 @check(

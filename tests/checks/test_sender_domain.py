@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from authmilter.check import all_checks
-from authmilter.checks.sender_domain import MOST_HOSTS, MOST_RECORDS, SenderDomain, is_routed, mail_hosts, sender_domain
+from authmilter.checks.sender_domain import (
+    MOST_HOSTS,
+    MOST_RECORDS,
+    SenderDomain,
+    _ranked,
+    is_routed,
+    mail_hosts,
+    sender_domain,
+)
 from authmilter.errors import DnsTempError
 from authmilter.evidence import Finding
 from authmilter.interfaces import Answer
@@ -246,3 +254,11 @@ def test_it_can_be_switched_off() -> None:
     assert SenderDomain().enabled
     assert is_wanted("sender_domain", "")
     assert not is_wanted("sender_domain", "[sender_domain]\nenabled = no\n")
+
+
+def test_what_is_kept_of_an_answer_does_not_grow_with_it() -> None:
+    _ranked.cache_clear()
+    host = "x" * 60 + ".test"
+    first = mail_hosts("d.test", tuple(f"{n} {host}" for n in range(MOST_RECORDS)))
+    assert mail_hosts("d.test", tuple(f"{n} {host}" for n in range(3000))) == first
+    assert _ranked.cache_info().currsize == 1  # the rest of the answer is no part of the key
