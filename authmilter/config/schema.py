@@ -88,6 +88,12 @@ class Milter:
     max_message_size: Size = option(
         Size(50 * 1024 * 1024), "Body octets that are examined; what is beyond is passed on unread.", at_least=1024
     )
+    scan_size: Size = option(
+        Size(8 * 1024 * 1024),
+        "Body octets that checks of content look at; a worker keeps 256M of all messages at once, and cuts what is beyond.",
+        at_least=0,
+        at_most=64 * 1024 * 1024,
+    )
     command_timeout: Seconds = option(
         Seconds(25.0),
         "Time for the answer to one command; checks that take longer end as temperror.  Keep it under the MTA's own "
