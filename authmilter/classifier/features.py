@@ -31,10 +31,18 @@ MAX_PARTS = 50
 # Where the numbers of one kind begin: the same word in the subject and in the text is two things.
 _TEXT, _SUBJECT, _PAIR, _LINK, _FROM, _NAME, _REPLY, _MAILER, _BUILD, _FIELD = range(10)
 
-# In UTF-8: a word of letters that stand one beside the other without blanks (Chinese, Japanese, Korean) is a letter, any
-# other a run of letters and digits; signs that spam is fond of count as well.
-_WORD = re.compile(
-    rb"[\xe3-\xed][\x80-\xbf]{2}|[a-z0-9$\x80-\xe2\xee-\xf4][a-z0-9'\x80-\xe2\xee-\xf4]{0,23}|[!?%]{1,24}"
+# A word is a run of letters, digits and these signs; whatever is beyond ASCII is a letter, in UTF-8.
+_LETTERS = bytes(
+    octet if octet >= 0x80 or chr(octet).isalnum() or chr(octet) in "$'%!" else 0x20 for octet in range(256)
+).lower()
+# What is written without blanks (Chinese, Japanese, Korean) has a word in each letter.
+_IDEOGRAPH = re.compile(rb"[\xe3-\xed][\x80-\xbf]{2}")
+_WORD = re.compile(rb"[\xe3-\xed][\x80-\xbf]{2}|!|[0-9a-z$'%\x80-\xe2\xee-\xff]+")
+# Signs that are no letters, and those that can't be seen, by which a word may be hidden.
+_SIGNS = (
+    *((sign, " ") for sign in "\u00a0\u2013\u2014\u201c\u201d\u2026\u2022"),
+    ("\u2019", "'"),
+    *((sign, "") for sign in "\u00ad\u200b\u200c\u200d\u2060\ufeff"),
 )
 _URL = re.compile(r"https?://([\w.-]{1,255})(?:/[^\s\"'<>?#]{0,200})?(\??)", re.IGNORECASE)
 _HOST = re.compile(r"https?:/{1,3}(?:[^\s/?#@]{0,100}@)?([^\s/?#:@]{1,255})[^?]{0,500}(\??)", re.IGNORECASE)
@@ -106,9 +114,20 @@ def _hashed(words: Iterable[bytes], kind: int) -> Iterator[int]:
 
 
 def _words(text: str) -> list[bytes]:
-    # A character that UTF-8 can't write stands for an octet that could not be read.
-    words = _WORD.findall(text[:MAX_TEXT].lower().encode("utf-8", "replace"))
-    return words[:MAX_WORDS] if len(words) > MAX_WORDS else words
+    """The first words of a text."""
+    text = text[:MAX_TEXT]
+    if text.isascii():
+        raw = text.encode().translate(_LETTERS)
+    else:
+        for sign, instead in _SIGNS:
+            text = text.replace(sign, instead)
+        # A character that UTF-8 can't write stands for an octet that could not be read.
+        raw = text.lower().encode("utf-8", "replace").translate(_LETTERS)
+        if _IDEOGRAPH.search(raw):
+            return _WORD.findall(raw)[:MAX_WORDS]
+    if b"!" in raw:
+        raw = raw.replace(b"!", b" ! ")
+    return raw.split(None, MAX_WORDS)[:MAX_WORDS]
 
 
 def _size(number: int) -> int:
@@ -192,7 +211,7 @@ def _text(part: Part, build: _Build) -> Iterator[int]:
     build.length += len(start)
     if not start.isascii():
         build.wide += len(start.encode("utf-8", "replace")) - len(start)
-    return _hashed(_words(text), _TEXT)
+    return _hashed(set(_words(text)), _TEXT)
 
 
 def _subject(message: Message, build: _Build) -> Iterable[int]:

@@ -5,9 +5,59 @@ import random
 from authmilter.model import Message
 from authmilter.stored_mail import message_of
 
-_COMMON = "the and you for with this that have from will time day please thank mail week team next last work".split()
-_HAM = "patch kernel review meeting lunch compile branch minutes agenda invoice draft server build tests".split()
-_SPAM = "winner lottery claim password suspended verify unlimited pills refund bitcoin wallet prize urgent".split()
+_COMMON = [
+    "the",
+    "and",
+    "you",
+    "for",
+    "with",
+    "this",
+    "that",
+    "have",
+    "from",
+    "will",
+    "time",
+    "day",
+    "please",
+    "thank",
+    "mail",
+    "week",
+    "team",
+    "next",
+    "last",
+    "work",
+]
+_HAM = [
+    "patch",
+    "kernel",
+    "review",
+    "meeting",
+    "lunch",
+    "compile",
+    "branch",
+    "minutes",
+    "agenda",
+    "invoice",
+    "draft",
+    "server",
+    "build",
+    "tests",
+]
+_SPAM = [
+    "winner",
+    "lottery",
+    "claim",
+    "password",
+    "suspended",
+    "verify",
+    "unlimited",
+    "pills",
+    "refund",
+    "bitcoin",
+    "wallet",
+    "prize",
+    "urgent",
+]
 
 
 def raw(number: int, spam: bool, seed: str = "") -> bytes:

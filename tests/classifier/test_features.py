@@ -28,6 +28,10 @@ def words(text: str) -> frozenset[int]:
         pytest.param("Win a PRIZE now", "win a prize Now", id="letters of either case are the same"),
         pytest.param("win prize", "prize win win", id="neither order nor number of words counts"),
         pytest.param("don't", "Don't", id="an apostrophe is part of a word"),
+        pytest.param("don\u2019t", "don't", id="nor how the apostrophe is written"),
+        pytest.param("pri\u200bze w\u00adin", "prize win", id="signs that can't be seen do not hide a word"),
+        pytest.param("prize\u00a0win \u201cnow\u201d", "prize win now", id="signs beyond ASCII are no letters"),
+        pytest.param("ПРИЗ", "приз", id="letters of either case beyond ASCII"),
         pytest.param("中奖", "奖中", id="letters without blanks between words are words"),
     ],
 )

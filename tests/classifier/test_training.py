@@ -40,7 +40,7 @@ def test_labels_by_chance_make_it_sure_of_nothing() -> None:
     confused = [Example(example.features, chance.random() < 0.5) for example in examples(200)]
     trained = train(confused)
     told = [strength(trained, example) for example in examples(100, "new")]
-    assert sum(abs(value) >= 1 for value in told) <= 4
+    assert sum(abs(value) >= 1 for value in told) <= 10
 
 
 def test_words_never_seen_say_nothing(trained: Trained) -> None:
