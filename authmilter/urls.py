@@ -55,6 +55,32 @@ class Target(NamedTuple):
     hidden: bool = False
     inner: tuple[Url, ...] = ()
 
+    @property
+    def is_clicked(self) -> bool:
+        """Is it for the reader to follow?"""
+        return self.tag in _CLICKED
+
+
+_CLICKED = frozenset(("a", "area", "base", "button", "form", "input", "refresh", "text"))
+_LOADED = ("embed", "link", "object", "script")
+# Where anybody puts up pages, or files that browsers show as such, without a domain of their own.
+_HOSTING = (
+    ".000webhostapp.com", ".amazonaws.com", ".azureedge.net", ".azurefd.net", ".azurewebsites.net", ".backblazeb2.com",
+    ".cloudapp.azure.com", ".cloudfront.net", ".cloudfunctions.net", ".core.windows.net", ".digitaloceanspaces.com",
+    ".duckdns.org", ".dweb.link", ".firebaseapp.com", ".fly.dev", ".framer.app", ".framer.website", ".gitbook.io",
+    ".glitch.me", ".godaddysites.com", ".herokuapp.com", ".hostingerapp.com", ".ipfs.io", ".jimdosite.com", ".jotform.com",
+    ".mybluehost.me", ".mystrikingly.com", ".netlify.app", ".ngrok-free.app", ".ngrok.io", ".notion.site", ".onrender.com",
+    ".pages.dev", ".plesk.page", ".preview-domain.com", ".r2.dev", ".repl.co", ".run.app", ".square.site", ".surge.sh",
+    ".translate.goog", ".typeform.com", ".ukit.me", ".vercel.app", ".web.app", ".webflow.io", ".weebly.com", ".weeblysite.com",
+    ".wixsite.com", ".wixstudio.io", ".workers.dev", ".yolasite.com", ".zapto.org",
+)  # fmt: skip
+# The same, where the path tells whose page it is.
+_HOSTS = frozenset(
+    (
+        "dweb.link", "firebasestorage.googleapis.com", "forms.gle", "ipfs.io", "sites.google.com", "storage.cloud.google.com",
+        "storage.googleapis.com", "telegra.ph",
+    )
+)  # fmt: skip
 
 _USUAL = re.compile(r"(https?)://((?:[a-z0-9_-]++\.)++[a-z]{2,24}+)(?::([0-9]{1,5}))?((?:[/?#].*+)?+)", re.DOTALL)
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]{0,30}+):")
@@ -205,7 +231,7 @@ def _targets(taken: Iterable[Part]) -> Iterator[Target]:
 
 def _of_html(html: Html) -> Iterator[tuple[str, str, str, bool]]:
     for tag, href, text, hidden in html.links:
-        if tag not in ("link", "script", "embed", "object", "iframe", "frame") or tag.endswith("frame"):
+        if tag not in _LOADED:
             yield href, text, tag, hidden
     if html.refresh:
         yield html.refresh, "", "refresh", False
@@ -224,3 +250,8 @@ def _of_text(text: str) -> Iterator[tuple[str, str, str, bool]]:
 def registered(url: Url) -> str:
     """What was registered of its host: the site, or the address."""
     return url.host if url.address is not None else site(url.host)
+
+
+def is_hosted(host: str) -> bool:
+    """Is the host one under whose name anybody puts up pages?"""
+    return host in _HOSTS or host.endswith(_HOSTING)

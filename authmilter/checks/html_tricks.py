@@ -1,65 +1,120 @@
-"""HTML x."""
+"""HTML that shows its reader something else than a filter, or does what no mail needs to do."""
 
-import re
 from collections.abc import Iterator
 
 from authmilter.check import Tools, check
 from authmilter.evidence import Finding
+from authmilter.html_text import Html
 from authmilter.mime import Part, parts
-from authmilter.model import Stage, Transaction
+from authmilter.model import Message, Stage, Transaction
+
+_MOST = 4  # parts of each kind that are looked at
+_PREHEADER = 200  # characters of hidden text up to which it is what the list of messages shows below the subject
+_HIDDEN_WORDS = 40  # more are no such line, however it is filled up
+_FEW_WORDS = 200  # characters up to which a text is no more than what goes with a picture
+_LONGEST = 2000  # characters of a text without markup that are looked for in the HTML
+_LONGEST_HTML = 8192
+_FEWEST_WORDS = 10  # from which on two texts can be told to differ
+_ALIKE = 0.3  # share of the words of one that the other has
 
 
+# Measured on 6,276 good and 7,090 bad messages.  Among the good ones are few advertisements, which are mostly HTML, hide
+# lines and have pictures: so what they too may have weighs less than its log-odds.
 @check(
     Stage.EOM,
-    scores={n: 0.0 for n in "html_hidden html_hidden_more html_hidden_long html_hidden_much html_image_only html_image_only2 html_image_only3 html_no_text html_empty html_differs20 html_differs50 html_differs_all html_form html_password html_script html_refresh html_base html_comments html_only html_only_base64 html_data_image html_remote_image html_cid html_title_differs html_short html_tag_soup html_no_tags html_plain_empty html_entities html_hidden_words html_no_html_tag html_comments_many".split()},
+    scores={
+        "html_only": 0.7,
+        "html_only_base64": 1.0,
+        "html_hidden_text": 1.0,
+        "html_hidden_more": 1.0,
+        "html_image_only": 1.5,
+        "html_data_image": 0.5,
+        "html_differs": 1.5,
+        "html_plain_empty": 1.0,
+        "html_script": 1.0,
+        "html_form": 0.3,
+        "html_password": 1.5,
+        "html_refresh": 1.0,
+        "html_base": 0.5,
+    },
 )
-def html_tricks(tx: Transaction, tools: Tools) -> Iterator[Finding]:
-    """X."""
-    leaves = [p for p in parts(tx.message) if p.is_leaf and p.kind == "part" and p.disposition != "attachment"] 
-    htmls = [p for p in leaves if p.html is not None][:4]
-    if not htmls:
+def html_tricks(tx: Transaction, tools: Tools) -> Iterator[Finding]:  # noqa: ARG001
+    """HTML with much hidden text, with pictures in place of text, differing from the plain text, or with forms or scripts."""
+    pages, texts = _shown_parts(tx.message)
+    if not pages:
         return
-    texts = [p for p in leaves if p.type == "text/plain"][:4]
     if not texts:
         yield Finding("html_only")
-        if htmls[0].encoding == "base64":
+        if pages[0].encoding == "base64":
             yield Finding("html_only_base64")
-    p = htmls[0]
-    h = p.html
-    shown, hidden = len(h.text), len(h.hidden)
-    if hidden: yield Finding("html_hidden", h.hidden[:80])
-    if hidden > 200: yield Finding("html_hidden_long", h.hidden[:80])
-    if hidden > 1000: yield Finding("html_hidden_much", h.hidden[:80])
-    if hidden > 200 and hidden > shown: yield Finding("html_hidden_more", h.hidden[:80])
-    if len(h.hidden[:5000].split()) > 40 : yield Finding("html_hidden_words", h.hidden[:80])
-    img_links = len(h.images)
-    if h.images and shown < 400 and not any(len(t.text) > 400 for t in texts): yield Finding("html_image_only3", shown)
-    if h.images and shown < 200 and not any(len(t.text) > 200 for t in texts): yield Finding("html_image_only2", shown)
-    if h.images and shown < 100 and not any(len(t.text) > 100 for t in texts) and h.links: yield Finding("html_image_only", shown)
-    if not shown: yield Finding("html_no_text")
-    if shown < 100 and not texts: yield Finding("html_short")
-    if not h.tags: yield Finding("html_no_tags")
-    if h.fields: yield Finding("html_form", ",".join(h.fields[:5]))
-    if "password" in h.fields: yield Finding("html_password")
-    if h.scripts: yield Finding("html_script")
-    if h.refresh: yield Finding("html_refresh", h.refresh)
-    if any(l.tag == "base" for l in h.links): yield Finding("html_base")
-    if h.comments > 10: yield Finding("html_comments")
-    if h.comments > 50: yield Finding("html_comments_many")
-    if any(i.src[:5] == "data:" for i in h.images): yield Finding("html_data_image")
-    if any(i.src[:4] == "cid:" for i in h.images): yield Finding("html_cid")
-    if any(i.src[:4].lower() == "http" for i in h.images): yield Finding("html_remote_image")
-    if p.text.count("&#") > 200 and p.text.count("&#") * 10 > shown: yield Finding("html_entities")
-    if "<html" not in p.text[:2000].lower(): yield Finding("html_no_html_tag")
-    for t in texts:
-        if t.parent is p.parent and t.parent is not None and t.parent.type == "multipart/alternative":
-            words = set(t.text[:2000].lower().split())
-            if not words:
-                yield Finding("html_plain_empty")
-            elif len(words) >= 10:
-                other = set((h.text[:8192] + " " + h.hidden[:2000]).lower().split())
-                share = len(words & other) / len(words)
-                if share < 0.5: yield Finding("html_differs50", f"{share:.2f}")
-                if share < 0.2: yield Finding("html_differs20", f"{share:.2f}")
-                if share < 0.05: yield Finding("html_differs_all", f"{share:.2f}")
-            break
+    found: dict[str, str] = {}
+    for page in pages:
+        html = page.html
+        if html is not None:
+            _look_at(html, found)
+            plain = next((text for text in texts if text.parent is page.parent), None)
+            if plain is not None and plain.parent is not None and plain.parent.type == "multipart/alternative":
+                _compare(plain, html, found)
+    if _is_picture(pages, texts):
+        found["html_image_only"] = ""
+    for symbol, detail in found.items():
+        yield Finding(symbol, detail)
+
+
+def _shown_parts(message: Message) -> tuple[list[Part], list[Part]]:
+    """The parts with HTML, and those with plain text, that a reader shows as the message."""
+    pages: list[Part] = []
+    texts: list[Part] = []
+    for part in parts(message):
+        kind = part.type
+        if kind == "text/plain":
+            found = texts
+        elif kind in ("text/html", "application/xhtml+xml"):
+            found = pages
+        else:
+            continue
+        if part.kind == "part" and len(found) < _MOST and part.disposition != "attachment":
+            found.append(part)
+    return pages, texts
+
+
+def _look_at(html: Html, found: dict[str, str]) -> None:
+    hidden = html.hidden
+    if len(hidden) > _PREHEADER and len(hidden[:_LONGEST].split()) > _HIDDEN_WORDS:
+        found.setdefault("html_hidden_text", hidden[:60])
+        if len(hidden) > len(html.text):
+            found.setdefault("html_hidden_more", f"{len(hidden)} characters hidden, {len(html.text)} shown")
+    if html.fields:
+        found.setdefault("html_form", ", ".join(html.fields[:5]))
+        if "password" in html.fields:
+            found.setdefault("html_password", "")
+    if html.scripts:
+        found.setdefault("html_script", str(html.scripts))
+    if html.refresh:
+        found.setdefault("html_refresh", html.refresh[:60])
+    if any(link.tag == "base" for link in html.links):
+        found.setdefault("html_base", "")
+    if any(image.src[:5].lower() == "data:" for image in html.images):
+        found.setdefault("html_data_image", "")
+
+
+def _is_picture(pages: list[Part], texts: list[Part]) -> bool:
+    """Is what there is to read in pictures?"""
+    shown = sum(len(page.html.text) for page in pages if page.html is not None)
+    pictures = any(page.html is not None and page.html.images for page in pages)
+    return pictures and shown < _FEW_WORDS and all(len(text.text) < _FEW_WORDS for text in texts)
+
+
+def _compare(plain: Part, html: Html, found: dict[str, str]) -> None:
+    """Multipart/alternative has the same content in several forms (RFC 2046 section 5.1.4)."""
+    words = set(plain.text[:_LONGEST].lower().split())
+    if not words:
+        if html.text:
+            found.setdefault("html_plain_empty", "")
+    elif len(words) >= _FEWEST_WORDS:
+        others = set(html.text[:_LONGEST_HTML].lower().split())
+        if html.hidden:
+            others.update(html.hidden[:_LONGEST].lower().split())
+        share = len(words & others) / len(words)
+        if share < _ALIKE:
+            found.setdefault("html_differs", f"{round(100 * share)} % of the words of the plain text are in the HTML")

@@ -47,7 +47,7 @@ _SIGNS = (
 _URL = re.compile(r"https?://([\w.-]{1,255})(?:/[^\s\"'<>?#]{0,200})?(\??)", re.IGNORECASE)
 _HOST = re.compile(r"https?:/{1,3}(?:[^\s/?#@]{0,100}@)?([^\s/?#:@]{1,255})[^?]{0,500}(\??)", re.IGNORECASE)
 _ZONE = re.compile(rb"(?:([+-]\d{4})|([A-Z]{1,5}))\s*+(?:\(|$)")
-_REPEATED = re.compile(rb"(.)\1+", re.DOTALL)
+_RUN = re.compile(rb"(.)\1*+", re.DOTALL)
 # The build of a Message-ID: hexadecimal digits, other letters, and signs.
 _SHAPE = bytes(
     ord("h")
@@ -238,7 +238,7 @@ def _people(message: Message, build: _Build) -> Iterator[int]:
         yield from _hashed((to.encode(), b"same" if to == domain else b"other"), _REPLY)
     local, _, host = value(message, b"message-id").strip(b"<> ").partition(b"@")
     if host:
-        build.found.add(b"id " + _REPEATED.sub(rb"\1", local[:64].translate(_SHAPE))[:24])
+        build.found.add(b"id " + b"".join(_RUN.findall(local[:64].translate(_SHAPE)))[:24])
         build.found.add(b"id of " + (b"author" if host.lower().endswith(own.encode()) else b"another"))
 
 

@@ -1,6 +1,8 @@
 """`authmilter learn`: teach the classifier what spam and good mail of this site look like."""
 
 import argparse
+import os
+import pwd
 import sys
 import time
 from pathlib import Path
@@ -57,11 +59,12 @@ def run(args: argparse.Namespace) -> int:
 
     if args.forget and args.kind:
         return _usage("--forget goes without ham or spam: it does not matter what they were learned as")
-    options: Classifier = ini.load(ini.find(args.config), check_files=False).of(Classifier)
+    config = ini.load(ini.find(args.config), check_files=False)
+    options: Classifier = config.of(Classifier)
     path = table.find(options.table)
     progress = _Progress(not args.quiet and sys.stderr.isatty())
     try:
-        path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        _make_folder(path.parent, config.milter.user)
         learned = Learned(path.with_name(path.name + SUFFIX))
         try:
             return _run(args, options, path, learned, progress)
@@ -76,6 +79,19 @@ def run(args: argparse.Namespace) -> int:
         ) from None
     except OSError as error:
         raise StartError(f"{error.filename or path}: {error.strerror}") from None
+
+
+def _make_folder(folder: Path, user: str) -> None:
+    """Make the state directory, if the daemon has not yet; as root, for the user that it becomes."""
+    if folder.is_dir():
+        return
+    folder.mkdir(mode=0o750, parents=True)
+    if user and os.geteuid() == 0:
+        try:
+            owner = pwd.getpwnam(user)
+        except KeyError:
+            raise StartError(f"[milter] user: there is no user {user!r}") from None
+        os.chown(folder, owner.pw_uid, owner.pw_gid)
 
 
 def _usage(message: str) -> int:

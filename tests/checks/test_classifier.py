@@ -10,7 +10,6 @@ from authmilter.classifier import table
 from authmilter.classifier.features import features
 from authmilter.classifier.training import Example, train
 from authmilter.config import ini
-from authmilter.config.schema import Policy
 from authmilter.evidence import Finding
 from authmilter.model import Transaction
 from tests.checks.tools import NOW, computed, tools
@@ -71,4 +70,3 @@ def test_it_can_neither_mark_nor_reject_alone() -> None:
     assert config.policy.tag is not None
     assert weight < config.policy.tag
     assert not own.strict
-    assert isinstance(config.policy, Policy)

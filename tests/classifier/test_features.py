@@ -36,8 +36,8 @@ def words(text: str) -> frozenset[int]:
     ],
 )
 def test_texts_that_are_the_same(one: str, other: str) -> None:
-    assert words(one) & words(other) == words(one)
-    assert len(words(one)) > 0
+    assert words(other)
+    assert words(other) <= words(one)  # which may say besides that it is not ASCII
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """`authmilter learn`, end to end."""
 
 import os
+import pwd
 import re
 import subprocess
 import sys
@@ -193,3 +194,18 @@ def test_the_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err == f"\r\033[K[{half}]  50%  one\r\033[K[{full}] 100%  two\r\033[Kthree\r\033[K"
     learn._Progress(False).show(1, 2, "one")
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files for others")
+def test_what_root_learns_is_the_daemons(folder: Path, run: Run) -> None:
+    ini = folder / "am.ini"
+    ini.write_text(ini.read_text() + "[milter]\nuser = nobody\n")
+    run("ham", folder / "ham")
+    run("spam", folder / "spam")
+    owner = pwd.getpwnam("nobody").pw_uid
+    state = folder / "state"
+    assert {path.name: path.stat().st_uid for path in (state, *state.iterdir())} == {
+        "state": owner,
+        "table": owner,
+        "table.learned": owner,
+    }
