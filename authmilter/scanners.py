@@ -8,17 +8,17 @@ What a message says is hostile, and what a server answers is not trusted either:
 
 import asyncio
 import json
+import os
 import re
-import ssl
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from email.utils import formatdate
-from functools import cache
 from math import isfinite
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-from authmilter.config.endpoint import SocketAddress, parse_socket
+from authmilter.config.endpoint import SocketAddress, parse_socket, web_url
 from authmilter.config.option import shown
 from authmilter.errors import ScanError
 from authmilter.model import Message, Transaction
@@ -26,7 +26,7 @@ from authmilter.model import Message, Transaction
 T = TypeVar("T")
 Read = Callable[[bytes], T]  # raises ScanError where the answer is none
 
-PIECE = 65536  # octets that are handed to a socket at once
+PIECE = 65536  # octets that are read at once
 REST = 10.0  # seconds between attempts at a server that has given up
 GIVEN_UP = 3  # failures in a row
 
@@ -59,11 +59,17 @@ def server_socket(text: str) -> str:
     return str(address)
 
 
-def web_server(url: str) -> tuple[SocketAddress, bool]:
-    """Where the server of an http or https URL listens, and whether it speaks TLS."""
+def http_url(text: str) -> str:
+    """Checks an http URL."""
+    if not web_url(text).startswith("http:"):
+        raise ValueError("expected http://HOST:PORT/PATH, without TLS")
+    return text
+
+
+def web_server(url: str) -> SocketAddress:
+    """Where the server of an http URL listens."""
     parts = urlsplit(url)
-    tls = parts.scheme == "https"
-    return SocketAddress("inet", parts.hostname or "", parts.port or (443 if tls else 80)), tls
+    return SocketAddress("inet", parts.hostname or "", parts.port or 80)
 
 
 class Servers:
@@ -73,10 +79,9 @@ class Servers:
     time.  Those that failed at their last attempt come last.
     """
 
-    def __init__(self, addresses: Sequence[SocketAddress], *, tls: bool = False, patient: bool = True) -> None:
+    def __init__(self, addresses: Sequence[SocketAddress], *, patient: bool = True) -> None:
         """`patient`: ask also where all have failed again and again.  Otherwise that is tried every `REST` seconds."""
         self._failures = dict.fromkeys(addresses, 0)  # in a row
-        self._tls = tls
         self._patient = patient
         self._next_attempt = 0.0
 
@@ -97,13 +102,13 @@ class Servers:
         for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
             try:
                 async with asyncio.timeout((deadline - now()) / left):
-                    answer = read(await exchange(address, request, most, tls=self._tls))
+                    answer = read(await exchange(address, request, most))
             except TimeoutError:
                 problems.append(f"{address}: no answer in time")
             except ScanError as error:
                 problems.append(f"{address}: {error}")
             except OSError as error:
-                problems.append(f"{address}: {error.strerror or type(error).__name__}")
+                problems.append(f"{address}: {os.strerror(error.errno) if error.errno else error}")
             except ValueError as error:  # a name that no resolver takes
                 problems.append(f"{address}: {error}")
             else:
@@ -113,45 +118,73 @@ class Servers:
         raise ScanError("; ".join(problems))
 
 
-async def exchange(
-    address: SocketAddress, request: Sequence[bytes | memoryview], most: int, *, tls: bool = False
-) -> bytes:
+async def exchange(address: SocketAddress, request: Sequence[bytes | memoryview], most: int) -> bytes:
     """All that a server says to a request until it closes the connection.
 
-    Raises ScanError where that is over `most` octets, and OSError.  It is heard while the request is still under way:
-    who has heard enough says so, and closes.
+    Raises ScanError where that is over `most` octets, and OSError.  It is heard while the request is still under way, and
+    after that could not go on: who has enough says why, and closes.  (A transport of asyncio throws that away.)
     """
-    if address.family == "unix":
-        reader, writer = await asyncio.open_unix_connection(address.path)
-    else:
-        reader, writer = await asyncio.open_connection(
-            address.host, address.port, ssl=_client_context() if tls else None
-        )
-    sending = asyncio.ensure_future(_send(writer, request))
+    loop = asyncio.get_running_loop()
+    sock = await _connect(address)
     try:
-        answer = bytearray()
-        while octets := await reader.read(PIECE):
-            answer += octets
-            if len(answer) > most:
-                raise ScanError(f"answers over {most} octets")
-        return bytes(answer)
+        sending = loop.create_task(_send(sock, request))
+        try:
+            answer = bytearray()
+            while octets := await _receive(sock, answer):
+                answer += octets
+                if len(answer) > most:
+                    raise ScanError(f"answers over {most} octets")
+            return bytes(answer)
+        finally:
+            sending.cancel()
+            await asyncio.wait((sending,))  # it lets go of the socket
     finally:
-        sending.cancel()
-        writer.transport.abort()  # what it says or takes from here on is nothing to us
+        sock.close()
 
 
-async def _send(writer: asyncio.StreamWriter, request: Sequence[bytes | memoryview]) -> None:
-    with suppress(OSError):  # whoever reads will hear of it
+async def _connect(address: SocketAddress) -> socket.socket:
+    """A connection; raises OSError."""
+    loop = asyncio.get_running_loop()
+    where: list[tuple[int, Any]]
+    if address.family == "unix":
+        where = [(socket.AF_UNIX, address.path)]
+    else:
+        try:
+            found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        except socket.gaierror:
+            found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        where = [(family, name) for family, _, _, _, name in found]
+    problem: OSError | None = None
+    for family, name in where:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            await loop.sock_connect(sock, name)
+        except OSError as error:
+            sock.close()
+            problem = error
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise problem or OSError("has no address")
+
+
+async def _receive(sock: socket.socket, so_far: bytearray) -> bytes:
+    try:
+        return await asyncio.get_running_loop().sock_recv(sock, PIECE)
+    except ConnectionResetError:
+        if not so_far:
+            raise
+        return b""  # it closed before it had read all
+
+
+async def _send(sock: socket.socket, request: Sequence[bytes | memoryview]) -> None:
+    loop = asyncio.get_running_loop()
+    with suppress(OSError):  # whoever listens will hear of it
         for part in request:
-            view = memoryview(part)
-            for at in range(0, len(view), PIECE):
-                writer.write(view[at : at + PIECE])
-                await writer.drain()
-
-
-@cache
-def _client_context() -> ssl.SSLContext:
-    return ssl.create_default_context()
+            await loop.sock_sendall(sock, part)
 
 
 # -- the message ------------------------------------------------------------------------------------------------------

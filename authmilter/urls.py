@@ -85,12 +85,13 @@ _HOSTS = frozenset(
 _USUAL = re.compile(r"(https?)://((?:[a-z0-9_-]++\.)++[a-z]{2,24}+)(?::([0-9]{1,5}))?((?:[/?#].*+)?+)", re.DOTALL)
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]{0,30}+):")
 _AUTHORITY = re.compile(r"([/\\]*+)([^/\\?#]*+)(.*+)", re.DOTALL)
+_NOT_LAST = ".,;:!?*_-"
 _CONTROLS = "".join(map(chr, range(33)))
 _DROPPED = str.maketrans("", "", "\t\r\n")
 _WITH_HOST = ("http", "https", "ftp")
 _WITHOUT_HOST = ("data", "javascript", "vbscript")
 _NUMBER = re.compile(r"0x[0-9a-f]*+|[0-9]++", re.IGNORECASE)
-_IN_TEXT = re.compile(r"(?:https?:[/\\]{1,3}|www\.)[^\s<>\"'()\[\]{}|^`]{3,2000}+", re.IGNORECASE)
+_IN_TEXT = re.compile(r"[^\s<>\"'()\[\]{}|^`]{3,2000}+")
 _INNER = re.compile(r"https?(?::|%(?:25)?3a)(?:/|%(?:25)?2f){1,2}[^&\s]{3,2000}+", re.IGNORECASE)
 
 
@@ -99,7 +100,7 @@ def read_url(text: str) -> Url | None:
     found = _USUAL.fullmatch(text) if len(text) <= MAX_URL else None
     if found is not None:
         scheme, host, port, rest = found.groups()
-        if "xn--" not in host and len(host) <= 253:
+        if "xn--" not in host and len(host) <= 253 and (not port or int(port) < 65536):
             return Url(scheme, host, host, "", int(port) if port else 0, rest)
     return _read(text[:MAX_URL].strip(_CONTROLS).translate(_DROPPED))
 
@@ -107,10 +108,10 @@ def read_url(text: str) -> Url | None:
 def _read(text: str) -> Url | None:
     found = _SCHEME.match(text)
     if found is None:
-        # Without a scheme it is that of the page, which a mail has not; readers take https.
+        # Without a scheme it is that of the page, and a mail is none: readers take https.
         if not text.startswith(("//", "\\\\", "/\\", "\\/")):
             return None
-        scheme, text = "https", text
+        scheme = "https"
     else:
         scheme, text = found[1].lower(), text[found.end() :]
         if scheme in _WITHOUT_HOST:
@@ -123,11 +124,11 @@ def _read(text: str) -> Url | None:
     user, _, place = place.rpartition("@")
     host, port = _split_port(place)
     host = host.lower()
-    address = None
+    address: IPv4Address | IPv6Address | None = None
     odd = slashes != "//" or "%" in host
     if host.startswith("["):
         try:
-            address = IPv6Address(host[1:].partition("]")[0])
+            address = IPv6Address(host[1:-1] if host[-1] == "]" else "")
             read = str(address)
         except ValueError:
             read = ""
@@ -206,11 +207,14 @@ def inner_urls(url: Url) -> Iterator[Url]:
 def targets(message: Message) -> tuple[Target, ...]:
     """Where the message leads, each URL once, in the order in which they stand; read once per message."""
     known = message.derived.get("targets")
-    taken = parts(message)
-    if known is None or known[0] is not message.body:
-        known = message.derived["targets"] = (message.body, tuple(_targets(taken)))
-    found: tuple[Target, ...] = known[1]
-    return found
+    if not isinstance(known, _Known) or known.body is not message.body:
+        known = message.derived["targets"] = _Known(message.body, tuple(_targets(parts(message))))
+    return known.targets
+
+
+class _Known(NamedTuple):
+    body: bytes
+    targets: tuple[Target, ...]
 
 
 def _targets(taken: Iterable[Part]) -> Iterator[Target]:
@@ -240,11 +244,25 @@ def _of_html(html: Html) -> Iterator[tuple[str, str, str, bool]]:
 
 
 def _of_text(text: str) -> Iterator[tuple[str, str, str, bool]]:
-    if "://" not in text and "www." not in text and "WWW." not in text:
-        return
-    for found in islice(_IN_TEXT.findall(text), 2 * MAX_TARGETS):
-        href = found.rstrip(".,;:!?*_-")
-        yield ("https://" + href if href[:3].lower() == "www" else href), "", "text", False
+    """What readers make links of in a text without markup."""
+    for at in _places(text, "://"):
+        scheme = text[max(0, at - 5) : at].lower()
+        if scheme.endswith(("http", "https")) and (found := _IN_TEXT.match(text, at + 3)):
+            scheme = "https://" if scheme[-1] == "s" else "http://"
+            yield scheme + found[0].rstrip(_NOT_LAST), "", "text", False
+    for at in _places(text, "www."):
+        before = text[at - 1 : at]
+        if not (before.isalnum() or (before and before in "./@-")) and (found := _IN_TEXT.match(text, at)):
+            yield "http://" + found[0].rstrip(_NOT_LAST), "", "text", False
+
+
+def _places(text: str, what: str) -> Iterator[int]:
+    at = -1
+    for _ in range(2 * MAX_TARGETS):
+        at = text.find(what, at + 1)
+        if at < 0:
+            return
+        yield at
 
 
 def registered(url: Url) -> str:

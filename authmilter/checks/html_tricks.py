@@ -10,7 +10,7 @@ from authmilter.model import Message, Stage, Transaction
 
 _MOST = 4  # parts of each kind that are looked at
 _PREHEADER = 200  # characters of hidden text up to which it is what the list of messages shows below the subject
-_HIDDEN_WORDS = 40  # more are no such line, however it is filled up
+_HIDDEN_WORDS = 40  # more are no such line
 _FEW_WORDS = 200  # characters up to which a text is no more than what goes with a picture
 _LONGEST = 2000  # characters of a text without markup that are looked for in the HTML
 _LONGEST_HTML = 8192
@@ -26,7 +26,7 @@ _ALIKE = 0.3  # share of the words of one that the other has
         "html_only": 0.7,
         "html_only_base64": 1.0,
         "html_hidden_text": 1.0,
-        "html_hidden_more": 1.0,
+        "html_hidden_more": 0.5,
         "html_image_only": 1.5,
         "html_data_image": 0.5,
         "html_differs": 1.5,
@@ -79,11 +79,13 @@ def _shown_parts(message: Message) -> tuple[list[Part], list[Part]]:
 
 
 def _look_at(html: Html, found: dict[str, str]) -> None:
-    hidden = html.hidden
-    if len(hidden) > _PREHEADER and len(hidden[:_LONGEST].split()) > _HIDDEN_WORDS:
-        found.setdefault("html_hidden_text", hidden[:60])
-        if len(hidden) > len(html.text):
-            found.setdefault("html_hidden_more", f"{len(hidden)} characters hidden, {len(html.text)} shown")
+    if len(html.hidden) > _PREHEADER:
+        # Invisible characters and punctuation fill up the line in the list of messages, and are not written to be read.
+        words = [word for word in html.hidden[:_LONGEST_HTML].split() if word[0].isalnum()]
+        if len(words) > _HIDDEN_WORDS:
+            found.setdefault("html_hidden_text", html.hidden[:60])
+            if sum(map(len, words)) + len(words) > len(html.text):
+                found.setdefault("html_hidden_more", f"{len(words)} words hidden, {len(html.text)} characters shown")
     if html.fields:
         found.setdefault("html_form", ", ".join(html.fields[:5]))
         if "password" in html.fields:

@@ -5,12 +5,20 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from authmilter.check import Tools, check
-from authmilter.config.endpoint import web_url
 from authmilter.config.option import Seconds, Size, option
 from authmilter.config.schema import Config
 from authmilter.evidence import Finding
 from authmilter.model import Stage, Transaction
-from authmilter.scanners import MAX_OPINION, Servers, header_section, read_rspamd, rspamd_request, size, web_server
+from authmilter.scanners import (
+    MAX_OPINION,
+    Servers,
+    header_section,
+    http_url,
+    read_rspamd,
+    rspamd_request,
+    size,
+    web_server,
+)
 
 
 @dataclass(frozen=True)
@@ -22,7 +30,7 @@ class Rspamd:
     """
 
     url: str = option(
-        "", "Where it is asked, such as http://127.0.0.1:11333/checkv2; empty: it is not asked.", each=web_url
+        "", "Where it is asked, such as http://127.0.0.1:11333/checkv2; empty: it is not asked.", each=http_url
     )
     timeout: Seconds = option(
         Seconds(10.0), "Time for its answer; without one the message goes on.", at_least=0.1, at_most=300
@@ -40,8 +48,7 @@ class Rspamd:
     @cached_property
     def servers(self) -> Servers:
         """The one."""
-        address, tls = web_server(self.url)
-        return Servers([address], tls=tls, patient=False)
+        return Servers([web_server(self.url)], patient=False)
 
 
 def _asks(config: Config) -> bool:

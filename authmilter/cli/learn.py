@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     config = ini.load(ini.find(args.config), check_files=False)
     options: Classifier = config.of(Classifier)
     path = table.find(options.table)
-    progress = _Progress(not args.quiet and sys.stderr.isatty())
+    progress = Progress(not args.quiet and sys.stderr.isatty())
     try:
         _make_folder(path.parent, config.milter.user)
         learned = Learned(path.with_name(path.name + SUFFIX))
@@ -99,7 +99,7 @@ def _usage(message: str) -> int:
     return EX_USAGE
 
 
-def _run(args: argparse.Namespace, options: "Classifier", path: Path, learned: "Learned", progress: "_Progress") -> int:
+def _run(args: argparse.Namespace, options: "Classifier", path: Path, learned: "Learned", progress: "Progress") -> int:
     from authmilter.classifier.features import features
     from authmilter.classifier.learned import identity
     from authmilter.stored_mail import StoredMail
@@ -145,7 +145,7 @@ def _run(args: argparse.Namespace, options: "Classifier", path: Path, learned: "
     return EX_PROBLEMS if mail.problems else 0
 
 
-def _train(path: Path, learned: "Learned", ham: int, spam: int, progress: "_Progress") -> str:
+def _train(path: Path, learned: "Learned", ham: int, spam: int, progress: "Progress") -> str:
     """Train, and put the table in its place; returns what was done."""
     from authmilter.classifier import table
     from authmilter.classifier.training import STEPS, train
@@ -175,7 +175,7 @@ def _lacking(options: "Classifier", ham: int, spam: int) -> str:
     return ""
 
 
-class _Progress:
+class Progress:
     """A bar on a terminal, drawn over itself."""
 
     def __init__(self, wanted: bool) -> None:
