@@ -8,6 +8,7 @@ import pytest
 from authmilter import evaluation
 from authmilter.checks.classifier import Classifier
 from authmilter.classifier.features import features
+from authmilter.classifier.training import STEPS
 from authmilter.config import ini
 from authmilter.evaluation import Campaigns, Case, Found, Player
 from authmilter.model import Message
@@ -120,7 +121,7 @@ def test_the_classifier_judges_what_it_has_not_learned() -> None:
     steps: list[None] = []
     found = evaluation.crossed(cases(60), config, 3, lambda: steps.append(None))
     assert len(found) == 120
-    assert len(steps) == 3 * evaluation.STEPS
+    assert len(steps) == 3 * STEPS
     spam = [one.score for one in found if one.spam]
     ham = [one.score for one in found if not one.spam]
     assert sum(score > 1 for score in spam) > 50

@@ -1,8 +1,12 @@
 """DNS lists of domains: the same rules as for lists of clients."""
 
+import asyncio
+
 import pytest
 
-from authmilter.interfaces import Listing
+from authmilter.config import ini
+from authmilter.errors import ConfigError
+from authmilter.interfaces import Answer, Listing
 from authmilter.lists import MOST_UNANSWERED, weights
 from tests.fakes import FakeDNS
 from tests.test_lists import World
@@ -22,6 +26,29 @@ async def test_all_domains_are_asked_for_and_each_symbol_is_there_once() -> None
         "invalid.bad.example A",
     ]
     assert world.watcher.outcomes == {"listed": 1}
+
+
+class SlowDNS(FakeDNS):
+    """Answers nothing before it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may = asyncio.Event()
+
+    async def query(self, name: str, rdtype: str) -> Answer:
+        self.asked.append(name)
+        await self.may.wait()
+        return self.answer(name, rdtype)
+
+
+async def test_all_lists_are_asked_for_all_domains_at_once() -> None:
+    dns = SlowDNS()
+    world = World(ONE + "[uribl other]\nzone = other.example\n", dns=dns)
+    work = asyncio.create_task(world.lists.look_up_links(["a.test", "b.test"]))
+    await asyncio.sleep(0)
+    assert dns.asked == ["a.test.bad.example", "b.test.bad.example", "a.test.other.example", "b.test.other.example"]
+    dns.may.set()
+    assert await work == []
 
 
 async def test_addresses_are_asked_for_where_the_list_has_them() -> None:
@@ -101,7 +128,42 @@ async def test_clients_and_links_do_not_mix() -> None:
 
 
 def test_weights() -> None:
-    from authmilter.config import ini
-
     assert weights("uribl", ini.load(None, ONE)) == {"uribl_bad": 3.0}
     assert weights("dnsbl", ini.load(None, ONE)) == {}
+
+
+@pytest.mark.parametrize(
+    ("records", "broken", "said"),
+    [
+        pytest.param({"test.bad.example A": ["127.0.0.2"]}, set(), "", id="a list that works"),
+        pytest.param({}, set(), "does not list the domain TEST", id="one without its test entry"),
+        pytest.param(
+            {"invalid.bad.example A": ["127.0.0.2"]}, {"uribl_bad"}, "lists the domain INVALID", id="one that lists all"
+        ),
+    ],
+)
+async def test_lists_are_looked_after(
+    records: dict[str, list[str]], broken: set[str], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World(ONE, records)
+    switched: set[str] = set()
+    world.watcher.dnslist_off = lambda name, off: switched.add(name) if off else None  # type: ignore[method-assign]
+    await world.watch()
+    assert world.dns.asked == ["test.bad.example A", "invalid.bad.example A"]
+    assert switched == broken
+    assert said in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[uribl]\nzone = a.example", "[uribl] needs a name, as in [uribl example]"),
+        ("[uribl a]", "[uribl a] needs a zone to ask in"),
+        ("[uribl a]\nzone = a.example\nscore = accept", "accept is not for this kind of list"),
+        ("[uribl a]\nzone = a.example\nipv6 = no", "unknown option 'ipv6'"),
+    ],
+)
+def test_problems_of_a_section(text: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        ini.load(None, text)
+    assert problem in str(raised.value)

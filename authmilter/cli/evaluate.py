@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from authmilter.cli import EX_USAGE
-from authmilter.cli.learn import EX_DATAERR, EX_PROBLEMS, Progress
-from authmilter.cli.terminal import escaped, paint, plural, table
+from authmilter.cli.learn import EX_DATAERR, EX_PROBLEMS
+from authmilter.cli.terminal import Progress, escaped, paint, plural, table
 from authmilter.config import ini
 from authmilter.errors import StartError
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from authmilter.cli import EX_USAGE
-from authmilter.cli.terminal import duration, escaped, plural
+from authmilter.cli.terminal import Progress, duration, escaped, plural
 from authmilter.config import ini
 from authmilter.errors import StartError, StoreError
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 EX_PROBLEMS = 1
 EX_DATAERR = 65
-BAR = 30  # characters
-REDRAW = 0.1  # seconds
 _PATHS = (
     "a message, an mbox or a tar archive, packed or not; a folder or maildir with all below it; - is standard input"
 )
@@ -173,30 +171,3 @@ def _lacking(options: "Classifier", ham: int, spam: int) -> str:
     if ham < options.enough_ham:
         return f"; up to {options.enough_ham:,} ham its strength is at most {ham / options.enough_ham:.0%}"
     return ""
-
-
-class Progress:
-    """A bar on a terminal, drawn over itself."""
-
-    def __init__(self, wanted: bool) -> None:
-        self._wanted = wanted
-        self._drawn = 0.0
-        self._is_there = False
-
-    def show(self, done: int, total: int, what: str) -> None:
-        """Draw it, unless that was just done."""
-        now = time.monotonic()
-        if not self._wanted or now - self._drawn < REDRAW:
-            return
-        self._drawn = now
-        share = min(1.0, done / total) if total else 0.0
-        filled = int(share * BAR)
-        bar = f"[{'#' * filled}{'.' * (BAR - filled)}] {share:4.0%}  " if total else ""
-        print(f"\r\033[K{bar}{what}", end="", file=sys.stderr, flush=True)
-        self._is_there = True
-
-    def clear(self) -> None:
-        """Leave the line empty."""
-        if self._is_there:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
-            self._is_there, self._drawn = False, 0.0

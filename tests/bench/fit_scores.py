@@ -30,7 +30,7 @@ MOST = 2.5  # no symbol alone comes near the threshold
 TAG = 5.0
 SHARPNESS = 0.8  # log-odds that a point of the score is worth
 DRAWN = 200.0  # how many messages a weight that is there counts for
-HAM_COUNTS = 20.0  # a flagged good message is worse than a missed spam
+HAM_COUNTS = 60.0  # a flagged good message is worse than a missed spam
 STEPS = 300
 STEP = 0.1
 FEWEST = 5  # hits below which a weight stays as it is
@@ -99,7 +99,7 @@ def fit(data: Data, start: Floats, fixed: NDArray[np.bool_]) -> Floats:
     spam, share = np.tile(data.spam, 2), np.tile(data.share, 2) / 2
     low, high = np.where(start < 0, -MOST, 0.0), np.where(start < 0, 0.0, MOST)
     fixed = fixed | (np.abs(start) > MOST)  # one that is there to tag by itself
-    fixed = fixed | ((x > 0).sum(axis=0) < FEWEST)
+    fixed = fixed | ((data.x > 0).sum(axis=0) < FEWEST)
     sign = np.where(spam, 1.0, -1.0)
     share = share * np.where(spam, 1.0, HAM_COUNTS)
     # The steps are those of each weight by itself: a symbol that many messages have moves no slower than a rare one.

@@ -38,6 +38,7 @@ def found(text: str, header: str = "Content-Type: text/plain; charset=utf-8") ->
         pytest.param("TEN 10 MILLION POUNDS\n", {"text_large_sum"}, id="in capitals"),
         pytest.param("$10,500 for a million\n", set(), id="less"),
         pytest.param("Call 1-(888) 555-0100 today\n", {"text_toll_free"}, id="a toll-free number"),
+        pytest.param("Call 1-888-555-0100\n", {"text_toll_free"}, id="another way to write it"),
         pytest.param("Call 202-555-0100, 1888-555-01000\n", set(), id="other numbers"),
         pytest.param(f"x{chr(10) * 13}y\n", {"text_empty_lines"}, id="empty lines"),
         pytest.param("\n", {"text_empty"}, id="nothing"),

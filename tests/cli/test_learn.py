@@ -12,7 +12,7 @@ import pytest
 
 from authmilter.checks.classifier import classifier
 from authmilter.classifier.table import Table
-from authmilter.cli import learn
+from authmilter.cli import terminal
 from authmilter.cli.__main__ import main
 from authmilter.model import Transaction
 from tests.checks.tools import computed, tools
@@ -182,8 +182,8 @@ def test_a_learner_that_is_killed_leaves_what_was_there(folder: Path, run: Run) 
 
 
 def test_the_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(learn, "REDRAW", 0)
-    bar = learn._Progress(True)
+    monkeypatch.setattr(terminal, "REDRAW", 0)
+    bar = terminal.Progress(True)
     bar.show(1, 2, "one")
     bar.show(3, 2, "two")
     bar.show(3, 0, "three")
@@ -192,7 +192,7 @@ def test_the_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     half = "#" * 15 + "." * 15
     full = "#" * 30
     assert capsys.readouterr().err == f"\r\033[K[{half}]  50%  one\r\033[K[{full}] 100%  two\r\033[Kthree\r\033[K"
-    learn._Progress(False).show(1, 2, "one")
+    terminal.Progress(False).show(1, 2, "one")
     assert capsys.readouterr().err == ""
 
 
