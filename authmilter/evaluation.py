@@ -6,6 +6,7 @@ campaign, and a campaign is on one side.
 """
 
 import time
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -144,7 +145,7 @@ class Player:
         weighed = {one.symbol for one in found}
         found += tuple(Found(symbol, detail, 0.0) for symbol, detail in details.items() if symbol not in weighed)
         refused = any(self.rules.actions.get(symbol, Action.ACCEPT) is not Action.ACCEPT for symbol in details)
-        numbers = sorted(features(stripped(message, fields)))
+        numbers = array("I", sorted(features(stripped(message, fields))))  # a list takes nine times the room
         return Case(name or name_of(message), spam, found, sum(one.weight for one in found), refused, numbers)
 
 
