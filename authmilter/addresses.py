@@ -187,6 +187,11 @@ def _find(message: Message) -> Author:
     name, value = message.fields[positions[0]]
     if len(name) != 4:
         return Author(problem=DIFFER)
+    return read_mailboxes(value)
+
+
+def read_mailboxes(value: bytes) -> Author:
+    """The mailboxes that the value of a From, or of another address field, names; as strict as `author`."""
     if len(value) > MAX_FROM:
         return Author(problem="From field too long")
     if b"\r" in value:
@@ -389,7 +394,7 @@ def _without_quotes_and_comments(tokens: Iterable[_Token]) -> bytes:
 
 
 def _decoded_readings(text: bytes) -> list[bytes]:
-    decoded = _ENCODED_WORD.sub(_decoded, _BETWEEN_WORDS.sub(b"?=", _QUOTED.sub(_keep_encoded, text)))
+    decoded = decode_words(_QUOTED.sub(_keep_encoded, text))
     readings: list[bytes] = []
     for piece in _SEPARATOR.split(decoded):
         readings += _IN_ANGLES.findall(piece) if b"<" in piece else [piece]
@@ -413,6 +418,11 @@ _BETWEEN_WORDS = re.compile(rb"\?=[ \t]++(?==\?)")
 _NOT_BASE64 = bytes(c for c in range(256) if not (chr(c).isalnum() and c < 128) and chr(c) not in "+/")
 # Other codecs of Python are no character sets, or are slow on hostile input.
 _CHARSET = re.compile(r"utf|iso|windows|cp1|koi|gb|hz|big5|euc|shift|ks_c|us-ascii", re.IGNORECASE)
+
+
+def decode_words(text: bytes) -> bytes:
+    """The text with its encoded words (RFC 2047) decoded to UTF-8; what can't be decoded stays as it is."""
+    return _ENCODED_WORD.sub(_decoded, _BETWEEN_WORDS.sub(b"?=", text))
 
 
 def _keep_encoded(quoted: re.Match[bytes]) -> bytes:

@@ -117,7 +117,7 @@ class Check:
     their place.  `dynamic` are further symbols, which follow from the configuration, and all begin with `prefix`.
     `waits_for` is the first stage at which policy may refuse for them, if not that of the check.  `unless` tells of one that
     waits by a look at what is known already, such as cached DNS answers, that it has nothing to find; that is the usual
-    case, and costs a quarter.
+    case, and costs a quarter.  `body`: it reads the body, which is not kept for others.
     """
 
     name: str
@@ -135,6 +135,7 @@ class Check:
     prefix: str = ""
     dynamic: Callable[[Config], Mapping[str, Weight]] = _none
     unless: Callable[[Transaction, Tools], bool] | None = None
+    body: bool = False
 
     @property
     def judged(self) -> Stage:
@@ -174,6 +175,7 @@ def check(
     prefix: str = "",
     dynamic: Callable[[Config], Mapping[str, Weight]] = _none,
     unless: Callable[[Transaction, Tools], bool] | None = None,
+    body: bool = False,
 ) -> Callable[[F], F]:
     """Register the decorated generator as a check of that stage.
 
@@ -203,6 +205,7 @@ def check(
             prefix,
             dynamic,
             unless,
+            body,
         )
         return function
 

@@ -8,7 +8,8 @@
     └── TempError            something outside failed for now: never the message's fault
         ├── DnsTempError     time-out, SERVFAIL, REFUSED, no server reached
         │   └── DnsBusyError     not asked, for too many questions are under way
-        └── StoreError       the state store can't answer
+        ├── StoreError       the state store can't answer
+        └── ScanError        a virus scanner or another spam filter can't answer
 """
 
 from collections.abc import Sequence
@@ -47,3 +48,7 @@ class DnsBusyError(DnsTempError):
 
 class StoreError(TempError):
     """The state store did not answer."""
+
+
+class ScanError(TempError):
+    """A virus scanner or another spam filter did not answer, or not in a way that can be read."""

@@ -1,6 +1,6 @@
 """What the core asks of the world; everything here can be replaced by a fake of a few lines."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple, Protocol
 
@@ -180,25 +180,34 @@ class ManagedStore(Store, Protocol):
 
 
 class Listing(NamedTuple):
-    """An entry of a DNS blocklist or welcomelist.
+    """An entry of a DNS list.
 
-    `symbol` is ``dnsbl_NAME`` or ``dnswl_NAME``, with the answer behind it where that weighs on its own; `zone` is the
-    list without its key, `answer` the address that it answered with, `url` where one can read more, "" if nowhere.
+    `symbol` is ``dnsbl_NAME``, ``dnswl_NAME`` or ``uribl_NAME``, with the answer behind it where that weighs on its own;
+    `zone` is the list without its key, `answer` the address that it answered with, `url` where one can read more, "" if
+    nowhere, `subject` the domain or address that is linked to.
     """
 
     symbol: str
     zone: str
     answer: str
     url: str = ""
+    subject: str = ""
 
 
 class Lists(Protocol):
-    """The DNS blocklists and welcomelists of the configuration."""
+    """The DNS lists of the configuration."""
 
     async def look_up(self, kind: str, address: IPv4Address | IPv6Address) -> list[Listing]:
         """Where the address is listed; `kind` is ``dnsbl`` or ``dnswl``.
 
         All lists of the kind are asked at once.  A list that fails has no say; never raises.
+        """
+        ...
+
+    async def look_up_links(self, hosts: Collection[str]) -> list[Listing]:
+        """Which of these lower-case domains in A-labels, and IPv4 addresses as text, are on the lists of kind ``uribl``.
+
+        All are asked for at once.  As `look_up`, this never raises.
         """
         ...
 
@@ -247,7 +256,7 @@ class Observer(Protocol):
         ...
 
     def dnslist_asked(self, name: str, outcome: str) -> None:
-        """A DNS list was asked; `name` is ``dnsbl_NAME`` or ``dnswl_NAME``, `outcome` one of
+        """A DNS list was asked; `name` is that of the symbol of a `Listing`, `outcome` one of
         ``listed clear error temperror off``."""
         ...
 

@@ -1,8 +1,8 @@
-"""DNS blocklists and welcomelists of clients (RFC 5782): who is listed, and which list is to be believed.
+"""DNS lists of clients, and of domains that are linked to (RFC 5782): who is listed, and which list is to be believed.
 
-A list is asked for an address below its zone, and answers with one in 127.0.0.0/8, or not at all.  Lists die, are sold,
+A list is asked for an address or domain below its zone, and answers with an address in 127.0.0.0/8, or not at all.  Lists die, are sold,
 and refuse those who ask too often, and then they may answer anything to anybody; so answers that can't be listings
-switch a list off, and a listing counts only while 127.0.0.1, which must not be listed, is not.
+switch a list off, and a listing counts only while what must not be listed (127.0.0.1, the domain INVALID) is not.
 
 Questions are nobody's in particular, not on the account of the client: it must not be able to keep us from asking by
 using up its share, nor have a list switched off because it did.  Answers are kept by the resolver alone.
@@ -11,20 +11,24 @@ using up its share, nor have a list switched off because it did.  Answers are ke
 import logging
 import time
 from asyncio import sleep
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from itertools import count
 
 from authmilter import eager, secret_file
 from authmilter.config.dnslist import Pattern, parse_pattern
-from authmilter.config.schema import Config, Dnsbl, DnsList, Weight
+from authmilter.config.schema import ClientList, Config, Dnsbl, DnsList, Uribl, Weight
 from authmilter.errors import ConfigError, DnsBusyError, DnsTempError
 from authmilter.interfaces import Alarm, Listing, Observer, Resolver
 
 log = logging.getLogger("authmilter.lists")
 
-CHECKS = {"dnsbl": "blocklists", "dnswl": "welcomelists"}  # kind -> the check that asks lists of that kind
+CHECKS = {
+    "dnsbl": "blocklists",
+    "dnswl": "welcomelists",
+    "uribl": "uri_lists",
+}  # kind -> the check that asks lists of that kind
 KINDS = tuple(CHECKS)
 
 MOST_UNANSWERED = 5  # questions in a row
@@ -115,6 +119,9 @@ _TESTS = {
     6: (reversed_name(IPv6Address("::ffff:7f00:2")), reversed_name(IPv6Address("::ffff:7f00:1"))),
 }
 _WORLD = "lists 127.0.0.1, and so probably the world"
+_NAME_TESTS = ("test", "invalid")  # the same section, for lists of domains
+_EVERY_NAME = "lists the domain INVALID, and so probably every one"
+_LONGEST_NAME = 253  # RFC 1035 section 3.1: 255 octets on the wire
 
 
 class Lists:
@@ -142,6 +149,13 @@ class Lists:
         """See `interfaces.Lists`."""
         found: list[Listing] = []
         for work in [eager.start(one.look_up(address)) for one in self._lists[kind]]:
+            found += await work
+        return found
+
+    async def look_up_links(self, hosts: Collection[str]) -> list[Listing]:
+        """See `interfaces.Lists`."""
+        found: list[Listing] = []
+        for work in [eager.start(one.look_up_links(hosts)) for one in self._lists["uribl"]]:
             found += await work
         return found
 
@@ -182,7 +196,10 @@ class _List:
         self._zone = section.zone
         key = keys[self._title] if section.key_file else ""
         self._below = f".{key}.{section.zone}" if key else f".{section.zone}"
-        self._ipv6 = section.ipv6
+        self._ipv6 = isinstance(section, ClientList) and section.ipv6
+        self._of_names = isinstance(section, Uribl)
+        self._everybody = _EVERY_NAME if self._of_names else _WORLD
+        self._addresses = isinstance(section, Uribl) and section.addresses
         self._url = section.url if isinstance(section, Dnsbl) else ""
         self._answers: list[tuple[Pattern, str]] = []
         for item in section.answers:
@@ -205,20 +222,16 @@ class _List:
         if address.version == 6 and not self._ipv6:
             return ()
         tries = self.off
-        if tries:
-            now = self._clock()
-            if now < self._rests_until:
-                self._observer.dnslist_asked(self._symbol, "off")
-                return ()
-            self._rests_until = now + self._pause
+        if not self._may_ask():
+            return ()
         found: tuple[Listing, ...] = ()
         try:
             records = await self._ask(reversed_name(address))
             problem = nonsense(records)
             if records and not problem:
-                found = self._listings(records, address)
+                found = self._listings(records, str(address))
                 if found and await self._ask(_TESTS[address.version][1]):
-                    problem = _WORLD
+                    problem = self._everybody
         except DnsTempError as error:  # its text has the key in it
             outcome = "temperror"
             if not isinstance(error, DnsBusyError):  # that would be our fault
@@ -233,23 +246,90 @@ class _List:
         self._observer.dnslist_asked(self._symbol, outcome)
         return found if outcome == "listed" else ()
 
+    async def look_up_links(self, hosts: Collection[str]) -> tuple[Listing, ...]:
+        """What the list says of all these, each symbol once; nothing if it says nonsense of any, or nothing in time.
+
+        That it does not answer counts once for all of them.
+        """
+        names = self._names(hosts)
+        tries = self.off
+        if not names or not self._may_ask():
+            return ()
+        found: dict[str, Listing] = {}
+        problem = unanswered = ""
+        answered = False
+        for host, name, work in [(host, name, eager.start(self._ask(name))) for host, name in names]:
+            try:
+                records = await work
+            except DnsTempError as error:
+                if not isinstance(error, DnsBusyError):
+                    unanswered = unanswered or name
+                continue
+            answered = True
+            problem = problem or nonsense(records)
+            if not problem:
+                for listing in self._listings(records, host):
+                    found.setdefault(listing.symbol, listing._replace(subject=host))
+        try:
+            if found and not problem and await self._ask(_NAME_TESTS[1]):
+                problem = self._everybody
+        except DnsTempError as error:
+            answered = False  # as for clients: nobody is listed by a list that can't be believed
+            if not isinstance(error, DnsBusyError):
+                unanswered = unanswered or _NAME_TESTS[1]
+        if problem:
+            outcome = "error"
+            self._broken(problem)
+        elif answered:
+            outcome = "listed" if found else "clear"
+            self._answered(tries)
+        else:
+            outcome = "temperror"
+            if unanswered:
+                self._not_answered(unanswered, tries)
+        self._observer.dnslist_asked(self._symbol, outcome)
+        return tuple(found.values()) if outcome == "listed" else ()
+
+    def _names(self, hosts: Collection[str]) -> list[tuple[str, str]]:
+        """Domains and addresses, and as what they are asked for."""
+        names = []
+        for host in hosts:
+            name = host
+            if host.rpartition(".")[2].isdigit():  # an address: no top-level domain is a number
+                if not self._addresses:
+                    continue
+                name = reversed_name(IPv4Address(host))
+            if len(name) + len(self._below) <= _LONGEST_NAME:
+                names.append((host, name))
+        return names
+
+    def _may_ask(self) -> bool:
+        """Is it to be asked now?  One that is off gets a question now and then."""
+        if self.off:
+            now = self._clock()
+            if now < self._rests_until:
+                self._observer.dnslist_asked(self._symbol, "off")
+                return False
+            self._rests_until = now + self._pause
+        return True
+
     async def probe(self) -> None:
         """Ask for the test entries (RFC 5782 section 5): whoever has none may be dead, or have lists of his own making."""
         try:
             listed = False
-            for version in (4, 6) if self._ipv6 else (4,):
+            for must, must_not in self._tests():
                 if not listed:
-                    must, must_not = await self._ask(_TESTS[version][0]), await self._ask(_TESTS[version][1])
-                    problem = nonsense((*must, *must_not)) or (_WORLD if must_not else "")
+                    there, not_there = await self._ask(must), await self._ask(must_not)
+                    problem = nonsense((*there, *not_there)) or (self._everybody if not_there else "")
                     if problem:
                         self._observer.dnslist_asked(self._symbol, "error")
                         self._broken(problem)
                         return
-                    listed = bool(must)
+                    listed = bool(there)
         except DnsTempError as error:
             self._observer.dnslist_asked(self._symbol, "temperror")
             if not isinstance(error, DnsBusyError):
-                self._not_answered(_TESTS[4][0], self.off)
+                self._not_answered(self._tests()[0][0], self.off)
             return
         except Exception:
             log.exception("[%s] could not be looked after", self._title)
@@ -259,8 +339,15 @@ class _List:
         if not listed:
             self._observer.dnslist_asked(self._symbol, "error")
             if self._has_test_entry:
-                self._say("does not list 127.0.0.2, as every list must (RFC 5782): it may be none any longer")
+                what = "the domain TEST" if self._of_names else "127.0.0.2"
+                self._say(f"does not list {what}, as every list must (RFC 5782): it may be none any longer")
         self._has_test_entry = listed
+
+    def _tests(self) -> Sequence[tuple[str, str]]:
+        """What must be listed, and what must not (RFC 5782 section 5)."""
+        if self._of_names:
+            return (_NAME_TESTS,)
+        return (_TESTS[4], _TESTS[6]) if self._ipv6 else (_TESTS[4],)
 
     def retire(self) -> None:
         """Nobody counts any longer whether it is off."""
@@ -272,13 +359,13 @@ class _List:
         answer = await self._dns.query(name + self._below, "A")
         return answer.records  # type: ignore[return-value]  # text, since it is no TXT
 
-    def _listings(self, records: tuple[str, ...], address: Address) -> tuple[Listing, ...]:
+    def _listings(self, records: tuple[str, ...], subject: str) -> tuple[Listing, ...]:
         """The answers that count; one for each symbol."""
         found: dict[str, Listing] = {}
         for answer in records:
             symbol = self._symbol_of(answer)
             if symbol and symbol not in found:
-                url = self._url.replace("{ip}", str(address))
+                url = self._url.replace("{ip}", subject)
                 found[symbol] = Listing(symbol, self._zone, answer, url)
         return tuple(found.values())
 

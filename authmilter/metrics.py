@@ -24,6 +24,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector, CollectorRegistry
 
 import authmilter
+from authmilter import lists
 from authmilter.check import METHODS, Check, known_symbols
 from authmilter.config.schema import ALARM_EVENTS, Config
 from authmilter.evidence import Result
@@ -493,4 +494,4 @@ def layout_for(checks: Sequence[Check], config: Config | None = None) -> Layout:
 
 def list_names(config: Config) -> list[str]:
     """By which names the metrics call the DNS lists of a configuration."""
-    return [*(f"dnsbl_{name}" for name in config.dnsbl), *(f"dnswl_{name}" for name in config.dnswl)]
+    return [f"{kind}_{name}" for kind, name, _ in lists.titles(config)]

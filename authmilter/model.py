@@ -138,7 +138,7 @@ class Envelope(NamedTuple):
 
 
 class Message:
-    """The header section, and what is known of the body, which is hashed as it passes and not kept."""
+    """The header section, and what is known of the body, which is kept where checks of content want it."""
 
     def __init__(
         self,
@@ -147,8 +147,12 @@ class Message:
         body_size: int = 0,
         body_hashes: Mapping[BodyHashKey, BodyHash] = MappingProxyType({}),
         oversized: str = "",
+        body: bytes = b"",
+        body_cut: bool = False,
     ) -> None:
         self.fields = fields
+        self.body = body  # as received; b"" where no check wants it
+        self.body_cut = body_cut  # is `body` not the whole?
         self.body_size = body_size
         self.body_hashes = body_hashes
         self.oversized = oversized  # what was not examined because it was too large, "" if nothing
@@ -163,13 +167,22 @@ class Message:
         # Lower-case field name (white space before the colon dropped) -> positions in `fields`, top first.
         self.index: Mapping[bytes, Sequence[int]] = index
 
-    def with_body(self, size: int, hashes: Mapping[BodyHashKey, BodyHash], oversized: str) -> "Message":
+    def with_body(
+        self,
+        size: int,
+        hashes: Mapping[BodyHashKey, BodyHash],
+        oversized: str,
+        body: bytes = b"",
+        body_cut: bool = False,
+    ) -> "Message":
         """The same header section, with what is now known of the body; what was derived from the fields is kept."""
         message = Message.__new__(Message)
         message.__dict__.update(self.__dict__)
         message.body_size = size
         message.body_hashes = hashes
         message.oversized = oversized
+        message.body = body
+        message.body_cut = body_cut
         return message
 
     def all(self, name: bytes) -> tuple[HeaderField, ...]:

@@ -25,6 +25,7 @@ R = TypeVar("R")
 # A check that yields without end is cut here.
 MAX_FINDINGS = 100
 MAX_SPF_OUTCOMES = 8192  # kept by each worker, less than 1 KB each
+MAX_BODIES = 256 * 1024 * 1024  # octets of all bodies that a worker keeps at once
 MAX_RECORDS = 1000  # under way at once; a store that can't keep up with the mail loses what is beyond
 
 _new = tuple.__new__  # of a NamedTuple, at half the price
@@ -58,10 +59,22 @@ class Pipeline:
         }
         self._records = {when: _records(checks, when) for when in When}
         self._recording: set[asyncio.Task[None]] = set()
+        self._body_wanted = {d: any(c.body and c.direction is d for c in checks) for d in Direction}
+        self._body_room = MAX_BODIES  # octets that bodies may still take, of all messages under way
 
     def has_checks(self, stage: Stage, direction: Direction) -> bool:
         """Is there anything to run at that stage?"""
         return bool(self._checks[direction][stage])
+
+    def keep_body(self, direction: Direction) -> "KeptBody | None":
+        """Where the body of a message goes that a check will read; None if none will."""
+        return KeptBody(self, self.config.milter.scan_size) if self._body_wanted[direction] else None
+
+    def take_room(self, octets: int) -> int:
+        """How many of so many octets may be kept; a negative number gives them back."""
+        taken = min(octets, self._body_room)
+        self._body_room -= taken
+        return taken
 
     # -- methods: coroutines that are to be started at once -----------------------------------------------------------
 
@@ -225,6 +238,37 @@ class Pipeline:
         """Wait for the records under way."""
         if self._recording:
             await asyncio.wait(tuple(self._recording), timeout=timeout)
+
+
+class KeptBody:
+    """A body as far as it may be kept."""
+
+    def __init__(self, pipeline: Pipeline, most: int) -> None:
+        self._pipeline = pipeline
+        self._left = most
+        self._chunks: list[bytes] = []
+        self._taken = 0
+        self.cut = False
+
+    def add(self, chunk: bytes) -> None:
+        """The next octets."""
+        if self.cut:
+            return
+        kept = self._pipeline.take_room(min(len(chunk), self._left))
+        self.cut = kept < len(chunk)
+        self._left -= kept
+        self._taken += kept
+        self._chunks.append(chunk[:kept] if self.cut else chunk)
+
+    def whole(self) -> bytes:
+        """What was kept."""
+        return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+
+    def drop(self) -> None:
+        """Nobody needs it any more."""
+        self._pipeline.take_room(-self._taken)
+        self._taken = self._left = 0
+        self._chunks = []
 
 
 def _records(checks: tuple[Check, ...], when: When) -> tuple[tuple[Check, Record], ...]:

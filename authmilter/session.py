@@ -41,7 +41,7 @@ from authmilter.model import (
     Transaction,
 )
 from authmilter.networks import names_contain
-from authmilter.pipeline import Pipeline, Work
+from authmilter.pipeline import KeptBody, Pipeline, Work
 from authmilter.policy import Policy
 from authmilter.store.memory import MemoryStore
 from authmilter.verdict import CONTINUE, Action, HeaderEdit, Reply, Ruling, Verdict
@@ -165,6 +165,7 @@ class Session:
         self._oversized = ""
         self._body_size = 0
         self._body_wanted = True
+        self._body: KeptBody | None = None
         self._hashes: dkim.BodyHashes | None = None
         self._signatures: tuple[dkim.Signature, ...] = ()
         self._chain = arc.NO_CHAIN
@@ -342,6 +343,8 @@ class Session:
                 for domain in author(message).domains[:1]:
                     dmarc.prefetch(domain, self._dns)
         self._hashes = dkim.BodyHashes(keys) if keys else None
+        if self._is_judged(Stage.EOM):
+            self._body = self.rules.pipeline.keep_body(self.tx.envelope.direction)
         return await self._stage(Stage.EOH) if Stage.EOH in self.rules.busy else self._idle(Stage.EOH)
 
     def body(self, chunk: bytes) -> bool:
@@ -358,6 +361,8 @@ class Session:
             return False
         if self._hashes is not None:
             self._hashes.update(chunk)
+        if self._body is not None:
+            self._body.add(chunk)
         return True
 
     async def end_of_message(self, macros: Mapping[bytes, bytes]) -> Verdict:
@@ -367,7 +372,11 @@ class Session:
         if not message.fields and self._fields:
             message = Message(tuple(self._fields))  # an MTA that was told not to send EOH
         hashes = self._hashes.finish() if self._hashes is not None else {}
-        message = message.with_body(self._body_size, hashes, self._oversized)
+        if self._body is None:
+            message = message.with_body(self._body_size, hashes, self._oversized)
+        else:
+            cut = self._body.cut or not self._body_wanted
+            message = message.with_body(self._body_size, hashes, self._oversized, self._body.whole(), cut)
         self.tx = self.tx._replace(message=message)
         outbound = self.tx.envelope.direction is Direction.OUTBOUND
         ruling, authentication_results, signed = await (self._outbound() if outbound else self._inbound())
@@ -392,6 +401,9 @@ class Session:
         self.tx = self._greeted
         self._hashes = None
         self._fields = []
+        if self._body is not None:
+            self._body.drop()
+            self._body = None
 
     def close(self) -> None:
         """The SMTP session is over."""

@@ -29,7 +29,14 @@ ZONE = {
     "7.2.0.192.in-addr.arpa PTR": ["mail.example.org"],
     "mail.example.org A": ["192.0.2.7"],
 }
-HEADER = (("From", "Alice <alice@example.org>"), ("To", "bob@example.net"), ("Subject", "hello"))
+HEADER = (
+    ("From", "Alice <alice@example.org>"),
+    ("To", "bob@example.net"),
+    ("Subject", "hello"),
+    ("Date", "Sun, 09 Sep 2001 01:46:40 +0000"),
+    ("Message-ID", "<1@example.org>"),
+    ("Received", "from a by b"),
+)
 GOOD, BAD = "192.0.2.7", "203.0.113.1"
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from authmilter import lists
 from authmilter.cli import EX_USAGE
 from authmilter.cli.terminal import duration, escaped, paint, plural, table
 from authmilter.config import ini
@@ -127,7 +128,7 @@ def _ask(url: str) -> Report:
 def _compare(report: Report, config: Config) -> None:
     """Add what the daemon does not tell to everybody who asks, or can't know."""
     report["store"].update(_store(config))
-    configured = {f"{kind}_{name}" for kind in ("dnsbl", "dnswl") for name in getattr(config, kind)}
+    configured = {f"{kind}_{name}" for kind in lists.KINDS for name in getattr(config, kind)}
     for name, one in report["dns_lists"].items():
         # It counts for the lists that there were when it started; see `metrics`.
         one["configured"] = name in configured or name == _ADDED

@@ -3,8 +3,11 @@
 import os
 import re
 import sys
+import time
 from collections.abc import Sequence
 
+BAR = 30  # characters
+REDRAW = 0.1  # seconds
 _COLOURS = {"good": "32", "bad": "31", "title": "1", "dim": "2"}
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 _ESCAPE = re.compile(r"\\(?:[\\nrt]|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})")
@@ -63,3 +66,30 @@ def table(rows: Sequence[Sequence[str]], right: int = 0) -> list[str]:
         ).rstrip()
         for row in rows
     ]
+
+
+class Progress:
+    """A bar on a terminal, drawn over itself."""
+
+    def __init__(self, wanted: bool) -> None:
+        self._wanted = wanted
+        self._drawn = 0.0
+        self._is_there = False
+
+    def show(self, done: int, total: int, what: str) -> None:
+        """Draw it, unless that was just done."""
+        now = time.monotonic()
+        if not self._wanted or now - self._drawn < REDRAW:
+            return
+        self._drawn = now
+        share = min(1.0, done / total) if total else 0.0
+        filled = int(share * BAR)
+        bar = f"[{'#' * filled}{'.' * (BAR - filled)}] {share:4.0%}  " if total else ""
+        print(f"\r\033[K{bar}{what}", end="", file=sys.stderr, flush=True)
+        self._is_there = True
+
+    def clear(self) -> None:
+        """Leave the line empty."""
+        if self._is_there:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+            self._is_there, self._drawn = False, 0.0

@@ -23,6 +23,7 @@ from authmilter.config.schema import (
     LoginLimits,
     RecipientPolicy,
     Sign,
+    Uribl,
     Weight,
 )
 from authmilter.errors import ConfigError
@@ -56,6 +57,7 @@ NAMED_SECTIONS: Mapping[str, Named] = MappingProxyType(
         "allow": Named(Allow, "allow", endpoint.recipient),
         "dnsbl": Named(Dnsbl, "dnsbl", dnslist.list_name, "example"),
         "dnswl": Named(Dnswl, "dnswl", dnslist.list_name, "example"),
+        "uribl": Named(Uribl, "uribl", dnslist.list_name, "example"),
         "outbound_limits": Named(LoginLimits, "login_limits", endpoint.login, "news@example.org"),
     }
 )

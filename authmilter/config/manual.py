@@ -20,8 +20,8 @@ _WIDTH = 110
 
 _SCORES = """What each symbol weighs at the end of the message: a number, or an action: accept, reject, tempfail, quarantine,
 discard or tag.  Symbols are METHOD_RESULT for METHOD of iprev, spf_helo, spf, dkim, arc, dmarc and RESULT of pass, fail,
-softfail, neutral, none, policy, temperror, permerror, those of the sections [dnsbl NAME] and [dnswl NAME], and those that are
-listed here.  What is not set has the weight of the preset, or else the default that is told here, in brackets that of the
+softfail, neutral, none, policy, temperror, permerror, those of the sections [dnsbl NAME], [dnswl NAME] and [uribl NAME], and
+those that are listed here.  What is not set has the weight of the preset, or else the default that is told here, in brackets that of the
 preset strict."""
 
 _FORMAT = """Sections and options, one per line.  A line that begins with # or ; is a comment, and so is what follows a ; behind

@@ -88,6 +88,12 @@ class Milter:
     max_message_size: Size = option(
         Size(50 * 1024 * 1024), "Body octets that are examined; what is beyond is passed on unread.", at_least=1024
     )
+    scan_size: Size = option(
+        Size(8 * 1024 * 1024),
+        "Body octets that checks of content look at; a worker keeps 256M of all messages at once, and cuts what is beyond.",
+        at_least=0,
+        at_most=64 * 1024 * 1024,
+    )
     command_timeout: Seconds = option(
         Seconds(25.0),
         "Time for the answer to one command; checks that take longer end as temperror.  Keep it under the MTA's own "
@@ -422,24 +428,30 @@ class DnsList:
     """What blocklists and welcomelists have in common."""
 
     zone: str = option("", "Domain below which the list answers.", each=dnslist.zone, example="list.example.org")
-    score: Weight = option(0.0, "Weight of a client that is listed.")
+    score: Weight = option(0.0, "Weight of what is listed.")
     answers: WeightedNames = option(
         (),
         "Answers that count, as 127.0.0.2, 127.0.0.[2..11] or 127.0.[0..255].[2;4..8]; empty: all from 127.0.0.2 to "
         "127.255.254.255.  With = and a number or action an answer weighs on its own, under a symbol of its own, to which "
         "its octets behind 127.0.0 are appended: 127.0.0.10 = 1.5 makes NAME_10, a range NAME_2to11, any octet x.  "
-        "Of several that fit, the first holds; a client with several symbols has all of their weights.",
+        "Of several that fit, the first holds; what has several symbols has all of their weights.",
         each=dnslist.answer,
     )
     key_file: FilePath = option(
         FilePath(""),
         "File whose first line is put before the zone as a label, as lists for customers want it; readable by its owner alone.",
     )
+
+
+@dataclass(frozen=True)
+class ClientList(DnsList):
+    """What lists of clients have in common."""
+
     ipv6: bool = option(True, "Ask for clients with IPv6 addresses too.")
 
 
 @dataclass(frozen=True)
-class Dnsbl(DnsList):
+class Dnsbl(ClientList):
     """A DNS blocklist (RFC 5782) under a name of your choice: [dnsbl zen].
 
     A client that is listed gets the symbol dnsbl_zen, which weighs what `score` says unless [scores] has it.  What [scores]
@@ -464,11 +476,31 @@ class Dnsbl(DnsList):
 
 
 @dataclass(frozen=True)
-class Dnswl(DnsList):
+class Dnswl(ClientList):
     """A DNS welcomelist: as [dnsbl NAME], with the symbol dnswl_NAME, in favour of whoever is on it."""
 
     score: Weight = option(
         -2.0, "Weight of a client that is listed, or accept, which nothing found against it can outdo."
+    )
+
+
+@dataclass(frozen=True)
+class Uribl(DnsList):
+    """A DNS list of domains to which spam leads, under a name of your choice: [uribl dbl].
+
+    A message with a link to a domain that is listed gets the symbol uribl_dbl, once, whatever it weighs.  All lists are asked
+    at once at the end of the message, for the domains as far as they were registered; where anybody puts up pages below a domain,
+    for the name below it.  [uri_lists] says for how many, and for which not.  Answers, weights and keys are as in
+    [dnsbl NAME], and so is when a list is switched off; where a list of clients must not list 127.0.0.1, this must not list
+    the domain INVALID (RFC 5782 section 5).
+    """
+
+    score: Weight = option(
+        3.0, "Weight of a message with a link that is listed, or an action: reject, tempfail, quarantine, tag, discard."
+    )
+    addresses: bool = option(
+        False,
+        "Ask for links to IPv4 addresses too, octets reversed.  Lists that do not have them may refuse all questions then.",
     )
 
 
@@ -634,6 +666,7 @@ class Config:
     sign: Mapping[str, Sign] = field(default_factory=_nothing)  # domain or pattern, lower-case A-labels
     dnsbl: Mapping[str, Dnsbl] = field(default_factory=_nothing)  # name, as dnswl
     dnswl: Mapping[str, Dnswl] = field(default_factory=_nothing)
+    uribl: Mapping[str, Uribl] = field(default_factory=_nothing)
     store: Store = field(default_factory=Store)
     alarm: Alarm = field(default_factory=Alarm)
     metrics: Metrics = field(default_factory=Metrics)

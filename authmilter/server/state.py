@@ -7,9 +7,8 @@ from pathlib import Path
 
 from authmilter.config.schema import Store
 from authmilter.errors import StartError, StoreError
+from authmilter.state_directory import SYSTEM_DIRECTORY, state_directory
 from authmilter.store import prove
-
-SYSTEM_DIRECTORY = Path("/var/lib/authmilter")
 
 
 def sqlite_path(url: str) -> Path | None:
@@ -18,16 +17,6 @@ def sqlite_path(url: str) -> Path | None:
         return None
     path = url.removeprefix("sqlite:")
     return Path(path) if path else state_directory() / "state.db"
-
-
-def state_directory() -> Path:
-    """What systemd names, else the usual one of root, else that of the user."""
-    named = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
-    if named:
-        return Path(named)
-    if os.geteuid() == 0:
-        return SYSTEM_DIRECTORY
-    return Path.home() / ".local/state/authmilter"
 
 
 def find_state(url: str) -> Path | None:

@@ -111,7 +111,9 @@ def mail(author: str | bytes = f"Mallory <mallory@{ATTACKER}>", *, body: bytes =
         ("From", author),
         ("To", "bob@ours.example"),
         ("Subject", "Invoice"),
-        ("Date", "Fri, 15 Jan 2027 08:00:00 +0000"),
+        ("Date", "Tue, 14 Nov 2023 22:00:00 +0000"),
+        ("Message-ID", "<1@example.org>"),
+        ("Received", "from a by b"),
     )
 
 

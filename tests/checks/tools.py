@@ -1,6 +1,6 @@
 """What a check is given, for tests of one check alone."""
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
@@ -32,6 +32,10 @@ class FakeLists:
     async def look_up(self, kind: str, address: IPv4Address | IPv6Address) -> list[Listing]:
         """What the table says."""
         return [one for one in self.listings.get(str(address), []) if one.symbol.startswith(f"{kind}_")]
+
+    async def look_up_links(self, hosts: Collection[str]) -> list[Listing]:
+        """The same for domains."""
+        return [one for host in hosts for one in self.listings.get(host, []) if one.symbol.startswith("uribl_")]
 
     async def watch(self) -> None:
         """There is nothing to look after."""

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ ZONE = {
     "mail.example.org A": ["192.0.2.7"],
     "slow.example TXT": ["v=spf1 -all"],
 }
-MESSAGE = b"From: Alice <alice@example.org>\nTo: bob@example.net\nSubject: hi\n\nHello\n"
+MESSAGE = (
+    b"From: Alice <alice@example.org>\nTo: bob@example.net\nSubject: hi\nDate: %b\n"
+    b"Message-ID: <1@example.org>\nReceived: from a by b\n\nHello\n"
+) % formatdate().encode()
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ from authmilter.config.option import FilePath
 from authmilter.config.schema import Config, Store
 from authmilter.errors import ConfigError, StartError
 from authmilter.files import load_files
-from authmilter.server.state import check_store, make_state_directory, sqlite_path, state_directory
+from authmilter.server.state import check_store, make_state_directory, sqlite_path
+from authmilter.state_directory import state_directory
 from authmilter.store import load_password
 from tests.store.servers import RedisServer, free_port, running
 

@@ -1,0 +1,91 @@
+"""When the message says that it was written (RFC 5322 section 3.3), against the time at which it is received."""
+
+import re
+from collections.abc import Iterator
+from datetime import date
+from typing import NamedTuple
+
+from authmilter.check import Tools, check
+from authmilter.evidence import Finding
+from authmilter.header_text import value
+from authmilter.model import Stage, Transaction
+from authmilter.words import counted
+
+HOUR = 3600.0
+DAY = 24 * HOUR
+_EPOCH = date(1970, 1, 1).toordinal()
+
+_MONTHS = {name: number for number, name in enumerate((b"jan feb mar apr may jun jul aug sep oct nov dec").split(), 1)}
+_DATE = re.compile(
+    rb"""(?:(?:mon|tue|wed|thu|fri|sat|sun)[a-z]{0,6},?[ \t]++)?+
+    (\d\d?)[ \t-]++([a-z]{3})[a-z]{0,6}[ \t-]++(\d{4}|\d\d)[ \t]++
+    (\d\d?):(\d\d)(?::(\d\d)(?:\.\d{1,9})?)?+
+    [ \t]*+(?:([+-])(\d\d)(\d\d)|([a-z]{1,5}))
+    [ \t]*+(?:\([^()]*+\))?+[ \t]*+""",
+    re.VERBOSE | re.IGNORECASE,
+)
+# RFC 5322 section 4.3; other names say nothing about the time.
+_ZONES = {b"ut": 0, b"gmt": 0, b"z": 0, b"utc": 0, b"edt": -4, b"est": -5, b"cdt": -5, b"cst": -6, b"mdt": -6, b"mst": -7,
+          b"pdt": -7, b"pst": -8, b"cet": 1, b"cest": 2, b"met": 1, b"mest": 2, b"bst": 1}  # fmt: skip
+FARTHEST_ZONE = 14 * 60  # minutes; Line Islands
+_QUARTER = 15  # minutes: no zone is off by less
+
+
+class Written(NamedTuple):
+    """A Date field as read: `time` in seconds since 1970, None if its zone is not known; `is_odd_zone`: no place has it."""
+
+    time: float | None
+    is_odd_zone: bool = False
+
+
+def read_date(raw: bytes) -> Written | None:
+    """Read the value of a Date field, by RFC 5322 and common habits; None if it is no date."""
+    found = _DATE.fullmatch(raw)
+    if found is None:
+        return None
+    day, month, year, hour, minute, second, sign, zone_hours, zone_minutes, zone = found.groups()
+    number = int(year)
+    if len(year) == 2:
+        number += 1900 if number >= 50 else 2000  # RFC 5322 section 4.3
+    try:
+        days = date(number, _MONTHS[month.lower()], int(day)).toordinal() - _EPOCH
+    except (KeyError, ValueError):  # 31 February, or the year 0
+        return None
+    hours, minutes, seconds = int(hour), int(minute), int(second or 0)
+    if hours > 23 or minutes > 59 or seconds > 60:  # 60: a leap second
+        return None
+    time = days * DAY + hours * HOUR + minutes * 60 + seconds
+    if sign is None:
+        ahead = _ZONES.get(zone.lower())
+        return Written(None if ahead is None else time - ahead * HOUR)
+    offset = int(zone_hours) * 60 + int(zone_minutes)
+    odd = offset > FARTHEST_ZONE or offset % _QUARTER != 0
+    return Written(time + offset * 60 if sign == b"-" else time - offset * 60, odd)
+
+
+@check(
+    Stage.EOM,
+    scores={"date_missing": 0.5, "date_malformed": 1.5, "date_future": 1.5, "date_past": 0.2, "date_zone": 2.5},
+)
+def header_dates(tx: Transaction, tools: Tools) -> Iterator[Finding]:
+    """Date is missing, malformed, in no zone on Earth, over a week old, or over two hours ahead of our clock.
+
+    What is ahead has its full weight from twelve hours on: until then a clock may be set to the time of another zone.
+    """
+    raw = value(tx.message, b"date")
+    if not raw:
+        yield Finding("date_missing")
+        return
+    written = read_date(raw)
+    if written is None:
+        yield Finding("date_malformed", raw[:60].decode("utf-8", "backslashreplace"))
+        return
+    if written.is_odd_zone:
+        yield Finding("date_zone", raw[-20:].decode("utf-8", "backslashreplace"))
+    if written.time is None:
+        return
+    ahead = written.time - tools.now
+    if ahead > 2 * HOUR:
+        yield Finding("date_future", f"{counted(int(ahead // HOUR), 'hours')} ahead", 1.0 if ahead > 12 * HOUR else 0.5)
+    elif ahead < -7 * DAY:
+        yield Finding("date_past", f"{counted(int(-ahead // DAY), 'days')} old")

@@ -1,0 +1,179 @@
+"""The file of weights: written by whoever learns, read through mmap by all workers, who share its pages.
+
+It is never changed in place.  A new one takes its name, and who has the old one open goes on with that until he looks
+again.  All numbers are little-endian::
+
+    magic 8, version of the features 4, slots 4, learned ham 4, learned spam 4, CRC-32 of the weights 4, 4 unused
+    bias, spam from, spam sure, ham from, ham sure, as doubles
+    a weight per slot, as float
+"""
+
+import math
+import mmap
+import os
+import struct
+import sys
+import tempfile
+from array import array
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from zlib import crc32
+
+from authmilter.classifier.features import SLOTS, VERSION
+from authmilter.state_directory import SYSTEM_DIRECTORY, state_directory
+
+FILE_NAME = "classifier.table"
+_MAGIC = b"amtable\n"
+_HEAD = struct.Struct("<8s6I5d")
+_SIZE = _HEAD.size + 4 * SLOTS
+LOOK_EVERY = 1.0  # seconds
+
+
+class Curve(NamedTuple):
+    """How sure a margin is: from where on it says spam at all, and is `sure`; the same for ham, below 0."""
+
+    spam_from: float
+    spam_sure: float
+    ham_from: float
+    ham_sure: float
+
+    def strength(self, margin: float) -> float:
+        """From -1, surely ham, to 1, surely spam."""
+        if margin > self.spam_from:
+            return min(1.0, (margin - self.spam_from) / (self.spam_sure - self.spam_from))
+        if margin < self.ham_from:
+            return -min(1.0, (self.ham_from - margin) / (self.ham_from - self.ham_sure))
+        return 0.0
+
+
+class Opinion(NamedTuple):
+    """What the table says of a message.
+
+    `margin` are log-odds of spam, drawn towards 0 as little of the message is `known`, a share from 0 to 1.  `strength`
+    is from -1, surely ham, to 1, surely spam.
+    """
+
+    margin: float
+    known: float
+    strength: float
+
+
+def margin_of(weights: list[float], features: int, bias: float) -> tuple[float, float]:
+    """Margin and known share of a message with that many features, of which those that are known have these weights.
+
+    Others have none, or 0.  A message that is mostly made of what was never seen has a margin that says little: that is
+    what mail of another kind than all that was learned looks like.
+    """
+    if not features:
+        return 0.0, 0.0
+    known = (len(weights) - weights.count(0.0)) / features
+    return (bias + sum(weights) / math.sqrt(features)) * known * known, known
+
+
+class Table:
+    """An open table."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError, and ValueError with what is wrong with the file."""
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            if status.st_size != _SIZE:
+                raise ValueError(f"{path}: has {status.st_size} octets, not {_SIZE}")
+            self._map = mmap.mmap(file.fileno(), _SIZE, access=mmap.ACCESS_READ)
+        magic, version, slots, self.ham, self.spam, checksum, _, self.bias, *curve = _HEAD.unpack_from(self._map)
+        if magic != _MAGIC or version != VERSION or slots != SLOTS:
+            raise ValueError(f"{path}: is no table of this version of authmilter: `authmilter learn` makes it anew")
+        view = memoryview(self._map)[_HEAD.size :]
+        if crc32(view) != checksum:
+            raise ValueError(f"{path}: is damaged: `authmilter learn` makes it anew")
+        self.curve = Curve(*curve)
+        if sys.byteorder == "little":
+            self._weights: Sequence[float] = view.cast("f")
+        else:  # rare enough to do without sharing
+            swapped = array("f", view.tobytes())
+            swapped.byteswap()
+            self._weights = swapped
+
+    def judge(self, features: Collection[int]) -> Opinion:
+        """What is to be thought of a message with these features."""
+        weights = list(map(self._weights.__getitem__, features))
+        margin, known = margin_of(weights, len(features), self.bias)
+        return Opinion(margin, known, self.curve.strength(margin))
+
+
+def write(path: Path, weights: Iterable[float], *, bias: float, curve: Curve, ham: int, spam: int) -> None:
+    """Put a new table in place of the one that is there; raises OSError."""
+    numbers = array("f", weights)
+    if len(numbers) != SLOTS:
+        raise ValueError(f"{len(numbers)} weights")
+    if sys.byteorder != "little":
+        numbers.byteswap()
+    octets = numbers.tobytes()
+    head = _HEAD.pack(_MAGIC, VERSION, SLOTS, ham, spam, crc32(octets), 0, bias, *curve)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with open(handle, "wb") as file:
+            file.write(head)
+            file.write(octets)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o640)
+        owner = path.parent.stat()
+        if os.geteuid() == 0:
+            os.chown(name, owner.st_uid, owner.st_gid)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def find(option: str) -> Path:
+    """Where the table is, or would be: the path of the configuration, else in the state directory.
+
+    Who has no table in a state directory of his own takes that of a daemon that the system started.
+    """
+    if option:
+        return Path(option)
+    own, system = state_directory() / FILE_NAME, SYSTEM_DIRECTORY / FILE_NAME
+    return system if not _exists(own) and _exists(system) else own
+
+
+def _exists(path: Path) -> bool:
+    try:
+        path.lstat()
+    except OSError:
+        return False
+    return True
+
+
+class Shelf:
+    """The table under a name, opened anew when another has taken that name."""
+
+    def __init__(self) -> None:
+        self._option = ""
+        self._looked = -math.inf
+        self._stamp: tuple[int, ...] = ()
+        self._table: Table | None = None
+        self.problem = ""  # why the file that is there is of no use, "" if it is, or there is none
+
+    def current(self, option: str, now: float) -> Table | None:
+        """The table of `find`, None if there is none that is of use.  It looks for a new one once in `LOOK_EVERY`."""
+        if option == self._option and 0 <= now - self._looked < LOOK_EVERY:
+            return self._table
+        self._option, self._looked = option, now
+        path = find(option)
+        try:
+            status = path.stat()
+        except OSError as error:
+            self._stamp, self._table = (), None
+            self.problem = "" if isinstance(error, FileNotFoundError) else f"{path}: {error.strerror}"
+            return None
+        stamp = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+        if stamp != self._stamp:
+            self._stamp = stamp
+            try:
+                self._table, self.problem = Table(path), ""
+            except (OSError, ValueError) as error:
+                self._table, self.problem = None, str(error)
+        return self._table

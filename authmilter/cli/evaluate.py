@@ -1,0 +1,296 @@
+"""`authmilter evaluate`: measure on mail that is known to be good or spam how well the two are told apart."""
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from math import inf
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from authmilter.cli import EX_USAGE
+from authmilter.cli.learn import EX_DATAERR, EX_PROBLEMS
+from authmilter.cli.terminal import Progress, escaped, paint, plural, table
+from authmilter.config import ini
+from authmilter.errors import StartError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from authmilter.config.schema import Config
+    from authmilter.evaluation import Case
+
+WORST = 10  # messages shown of each kind
+RATES = (0.005, 0.001)  # of false positives
+WIDTH = 40  # characters of the longest bar
+NAME = 90  # characters of a message's name
+_PATHS = "a message, an mbox or a tar archive, packed or not; a folder or maildir with all below it"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The two sources, and what to write."""
+    parser.add_argument("ham", metavar="HAM-SOURCE", help=f"good mail: {_PATHS}")
+    parser.add_argument("spam", metavar="SPAM-SOURCE", help="spam, as the same")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--trained", action="store_true", help="only with a classifier that learned from the other folds")
+    how.add_argument("--untrained", action="store_true", help="only without the classifier")
+    parser.add_argument("--folds", type=int, default=3, help="parts that campaigns are divided into (default: 3)")
+    parser.add_argument("--worst", type=int, default=WORST, help=f"messages shown of each kind (default: {WORST})")
+    parser.add_argument(
+        "--plots", metavar="FOLDER", help="write ROC, precision-recall and histogram as PNG and SVG there"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    parser.epilog = (
+        "Messages are played through the checks of content, under the weights and thresholds of the configuration, without "
+        "network, authentication or what the site remembers.  What the classifier of this site has learned is not used: one "
+        "learns afresh from the campaigns of the other folds.  Plots need the extra authmilter[plots].  Exit status: 1 if a "
+        "path could not be read, 65 if there is no message in one of the sources."
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, and report; raises ConfigError, and StartError where plots can't be drawn."""
+    from authmilter.log import configure
+
+    if not 2 <= args.folds <= 20:
+        print("authmilter evaluate: --folds takes a number from 2 to 20", file=sys.stderr)
+        return EX_USAGE
+    if args.plots:
+        _plotter()  # before all the work
+    config = ini.load(ini.find(args.config), check_files=False)
+    configure("text", "error")
+    with _progress() as progress:
+        cases, problems, skipped = _play(args, config, progress)
+        for problem in problems:
+            progress.clear()
+            print(f"authmilter evaluate: {escaped(problem)}", file=sys.stderr)
+        for kind, path in ((False, args.ham), (True, args.spam)):
+            if not any(case.spam is kind for case in cases):
+                progress.clear()
+                print(f"authmilter evaluate: there is no message in {escaped(path)}", file=sys.stderr)
+                return EX_DATAERR
+        report = _reports(args, config, cases, progress)
+    report["skipped"] = skipped
+    if args.plots:
+        _plot(args.plots, report)
+    if args.json:
+        json.dump(
+            {**report, "modes": {name: _public(mode) for name, mode in report["modes"].items()}}, sys.stdout, indent=1
+        )
+        print()
+    else:
+        _show(report, args.plots)
+    return EX_PROBLEMS if problems else 0
+
+
+@contextmanager
+def _progress() -> "Iterator[Progress]":
+    progress = Progress(sys.stderr.isatty())
+    try:
+        yield progress
+    finally:
+        progress.clear()
+
+
+def _play(args: argparse.Namespace, config: "Config", progress: Progress) -> "tuple[list[Case], list[str], int]":
+    """Every message with its campaign, what could not be read, and how many files were no message."""
+    from authmilter.evaluation import Campaigns, Player, campaign_keys
+    from authmilter.header_text import text
+    from authmilter.stored_mail import StoredMail
+
+    player = Player(config)
+    campaigns = Campaigns()
+    cases: list[Case] = []
+    problems: list[str] = []
+    skipped = 0
+    sources = [(StoredMail([args.ham]), False), (StoredMail([args.spam]), True)]
+    size = sum(mail.size for mail, _ in sources)
+    before = 0
+    with asyncio.Runner() as runner:
+        for mail, spam in sources:
+            for message in mail:
+                case = runner.run(player.play(message, spam))
+                keys = campaign_keys(text(message, b"subject"), case.features)
+                cases.append(replace(case, campaign=campaigns.add(keys)))
+                progress.show(before + mail.done, size, plural(len(cases), "message"))
+            before += mail.size
+            problems += mail.problems
+            skipped += mail.skipped
+    return [replace(case, campaign=campaigns.find(case.campaign)) for case in cases], problems, skipped
+
+
+def _reports(args: argparse.Namespace, config: "Config", cases: "list[Case]", progress: Progress) -> dict[str, Any]:
+    from authmilter.classifier.training import STEPS
+    from authmilter.evaluation import crossed
+    from authmilter.policy import Policy
+
+    rules = Policy(config).common
+    thresholds = {name: getattr(rules, name) for name in ("tag", "quarantine", "reject")}
+    modes: dict[str, Any] = {}
+    if not args.trained:
+        modes["untrained"] = _report(cases, thresholds, args.worst)
+    if not args.untrained:
+        done = 0
+
+        def step() -> None:
+            nonlocal done
+            done += 1
+            progress.show(done, STEPS * args.folds, "training")
+
+        modes["trained"] = _report(crossed(cases, config, args.folds, step), thresholds, args.worst)
+    return {
+        "ham": sum(not case.spam for case in cases),
+        "spam": sum(case.spam for case in cases),
+        "campaigns": len({case.campaign for case in cases}),
+        "folds": args.folds,
+        "thresholds": thresholds,
+        "modes": modes,
+    }
+
+
+def _report(cases: "Sequence[Case]", thresholds: dict[str, float | None], worst: int) -> dict[str, Any]:
+    from authmilter.evaluation import area, at_rate, curve, discrimination
+
+    ham, spam = sum(not case.spam for case in cases), sum(case.spam for case in cases)
+    confusion = {}
+    for name, threshold in thresholds.items():
+        if threshold is None:
+            continue
+        reached = [case.spam for case in cases if case.worth(threshold) >= threshold - 1e-9]
+        caught = sum(reached)
+        flagged = len(reached) - caught
+        confusion[name] = {
+            "threshold": threshold,
+            "spam_caught": caught,
+            "spam_missed": spam - caught,
+            "ham_flagged": flagged,
+            "ham_passed": ham - flagged,
+            "catch": caught / spam,
+            "false_positives": flagged / ham,
+            "precision": caught / len(reached) if reached else None,
+        }
+    points = curve(cases)
+    rates = []
+    for rate in RATES:
+        found = at_rate(cases, rate)
+        limit = found.threshold if found.threshold < inf else None
+        rates.append(
+            {"rate": rate, "over": limit, "catch": found.caught / spam, "false_positives": found.flagged / ham}
+        )
+    by_score = sorted(cases, key=lambda case: (case.worth(inf), case.name))
+    return {
+        "confusion": confusion,
+        "rates": rates,
+        "area": area(points),
+        "symbols": [one._asdict() for one in discrimination(cases)],
+        "histogram": _histogram(cases),
+        "missed": [_described(case) for case in [case for case in by_score if case.spam][: max(0, worst)]],
+        "flagged": [
+            _described(case) for case in [case for case in reversed(by_score) if not case.spam][: max(0, worst)]
+        ],
+        "curve": points,
+    }
+
+
+def _histogram(cases: "Sequence[Case]") -> list[dict[str, float]]:
+    """How much mail has a score from each number to the next; what is refused whatever its score is in the last."""
+    bins: dict[int, list[int]] = {}
+    last = max((int(case.score // 1) for case in cases), default=0)
+    for case in cases:
+        place = last if case.refused else int(case.score // 1)
+        bins.setdefault(place, [0, 0])[case.spam] += 1
+    return [
+        {"from": place, "ham": bins.get(place, [0, 0])[0], "spam": bins.get(place, [0, 0])[1]}
+        for place in range(min(bins, default=0), last + 1)
+    ]
+
+
+def _described(case: "Case") -> dict[str, Any]:
+    reasons = sorted(case.found, key=lambda found: -abs(found.weight))
+    return {
+        "name": case.name,
+        "score": round(case.score, 3),
+        "refused": case.refused,
+        "symbols": [{"symbol": one.symbol, "weight": one.weight, "detail": one.detail} for one in reasons],
+    }
+
+
+def _public(mode: dict[str, Any]) -> dict[str, Any]:
+    """The curve has no infinity in JSON: what is refused whatever its score has none."""
+    points = [{"score": score if score < inf else None, "ham": ham, "spam": spam} for score, ham, spam in mode["curve"]]
+    return {**mode, "curve": points}
+
+
+def _show(report: dict[str, Any], plots: str | None) -> None:
+    print(
+        f"{plural(report['ham'], 'good message')} and {report['spam']:,} spam, in {plural(report['campaigns'], 'campaign')}"
+    )
+    if report["skipped"]:
+        print(f"{plural(report['skipped'], 'file')} passed over, since there is no message in them")
+    for name, mode in report["modes"].items():
+        _show_mode(name, mode, report)
+    if plots:
+        print(f"\nplots are in {escaped(plots)}")
+
+
+def _show_mode(name: str, mode: dict[str, Any], report: dict[str, Any]) -> None:
+    how = (
+        f"trained, by campaign in {report['folds']} folds" if name == "trained" else "untrained: without the classifier"
+    )
+    print("\n" + paint(how.capitalize(), "title"))
+    rows = [["threshold", "", "spam caught", "missed", "ham flagged", "passed", "catch", "false positives"]]
+    for title, row in mode["confusion"].items():
+        numbers = [f"{row[key]:,}" for key in ("spam_caught", "spam_missed", "ham_flagged", "ham_passed")]
+        rows.append([title, f"{row['threshold']:g}", *numbers, f"{row['catch']:.1%}", f"{row['false_positives']:.2%}"])
+    print("\n".join(table(rows, right=7)) if len(rows) > 1 else "no threshold is set")
+    print()
+    for row in mode["rates"]:
+        over = "" if row["over"] is None else f", over a score of {row['over']:.2f}"
+        print(f"catches {row['catch']:.1%} at {row['rate']:.1%} false positives{over}")
+    print(f"area under the ROC curve {mode['area']:.4f}\n")
+    _show_histogram(mode["histogram"], report)
+    rows = [["symbol", "ham", "spam", "log-odds"]]
+    rows += [[s["symbol"], f"{s['ham']:,}", f"{s['spam']:,}", f"{s['odds']:+.1f}"] for s in mode["symbols"]]
+    print("\n" + "\n".join(table(rows, right=3)))
+    for title, key in (("Spam with the lowest score", "missed"), ("Good mail with the highest score", "flagged")):
+        if mode[key]:
+            print("\n" + paint(title, "title"))
+        for one in mode[key]:
+            print(f"{'refused' if one['refused'] else format(one['score'], '.2f'):>7}  {_cut(one['name'])}")
+            reasons = [f"{r['symbol']} {r['weight']:+g}" for r in one["symbols"] if r["weight"] or one["refused"]]
+            print(f"{'':9}{', '.join(reasons) or 'nothing was found'}")
+
+
+def _show_histogram(bins: list[dict[str, float]], report: dict[str, Any]) -> None:
+    """A bar of each kind per score, as long as its share of that kind."""
+    print("score     ham   spam  share of ham (-) and of spam (#)")
+    for row in bins:
+        bars = []
+        for kind, mark in (("ham", "-"), ("spam", "#")):
+            length = row[kind] / report[kind] * WIDTH
+            bars.append(mark * max(1 if row[kind] else 0, round(length)))
+        print(f"{row['from']:5}  {row['ham']:6,} {row['spam']:6,}  {''.join(bars)}".rstrip())
+
+
+def _cut(name: str) -> str:
+    shown = escaped(name)
+    return shown if len(shown) <= NAME else shown[: NAME - 3] + "..."
+
+
+def _plotter() -> Any:
+    try:
+        from authmilter.cli import evaluation_plots
+    except ImportError:
+        raise StartError("--plots needs matplotlib: pip install 'authmilter[plots]'") from None
+    return evaluation_plots
+
+
+def _plot(folder: str, report: dict[str, Any]) -> None:
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        _plotter().draw(Path(folder), report["modes"], report["thresholds"])
+    except OSError as error:
+        raise StartError(f"{error.filename or folder}: {error.strerror}") from None

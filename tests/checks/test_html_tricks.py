@@ -1,0 +1,87 @@
+"""HTML that shows its reader something else than a filter."""
+
+import pytest
+
+from authmilter.check import all_checks
+from authmilter.checks.html_tricks import html_tricks
+from authmilter.model import Transaction
+from tests.checks.tools import computed, tools
+from tests.test_mime import message
+
+TEXT = (
+    "There is much to say of Tuesday, of the river and its boats, and of whoever waits for them on the other side. " * 3
+)
+LONG = " ".join(f"word{number}" for number in range(60))
+
+
+def found(raw: str) -> set[str]:
+    return {f.symbol for f in computed(html_tricks, Transaction(message=message(raw.encode())), tools())}
+
+
+def both(plain: str, html: str, kind: str = "alternative") -> str:
+    return (
+        f"Content-Type: multipart/{kind}; boundary=x\n\n--x\n\n{plain}\n--x\nContent-Type: text/html\n\n{html}\n--x--\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("html", "symbols"),
+    [
+        pytest.param(f"<p>{TEXT}", set(), id="the usual"),
+        pytest.param(f"<p hidden>In this issue</p>{TEXT}", set(), id="a line for the list of messages"),
+        pytest.param(f"<p hidden>{'&zwnj;&nbsp;' * 300}</p>{TEXT}", set(), id="the same, filled up"),
+        pytest.param(f"<p hidden>{LONG}</p>{TEXT * 3}", {"html_hidden_text"}, id="hidden text"),
+        pytest.param(
+            f"<p hidden>{LONG}</p>{TEXT}", {"html_hidden_text", "html_hidden_more"}, id="more hidden than shown"
+        ),
+        pytest.param(f"{TEXT}<img src='data:image/png;base64,x'>", {"html_data_image"}, id="a picture within"),
+        pytest.param(f"{TEXT}<script>x()</script>", {"html_script"}, id="a script"),
+        pytest.param(f"{TEXT}<body onload='x()'>", {"html_script"}, id="a handler"),
+        pytest.param(f"{TEXT}<form><input name=q></form>", {"html_form"}, id="a form"),
+        pytest.param(f"{TEXT}<input type=password>", {"html_form", "html_password"}, id="a password"),
+        pytest.param(f"{TEXT}<meta http-equiv=refresh content='0;url=http://x'>", {"html_refresh"}, id="a refresh"),
+        pytest.param(f"{TEXT}<base href='http://x'>", {"html_base"}, id="a base"),
+    ],
+)
+def test_what_is_in_it(html: str, symbols: set[str]) -> None:
+    assert found(both(TEXT, html)) == symbols
+    assert found(f"Content-Type: text/html\n\n{html}") == symbols | {"html_only"}
+
+
+@pytest.mark.parametrize(
+    ("raw", "symbols"),
+    [
+        pytest.param(f"Subject: x\n\n{TEXT}", set(), id="plain text"),
+        pytest.param(
+            "Content-Type: text/html\nContent-Transfer-Encoding: base64\n\nPHA+aGk=\n",
+            {"html_only", "html_only_base64"},
+            id="base64",
+        ),
+        pytest.param(both("", TEXT), {"html_plain_empty"}, id="an empty alternative"),
+        pytest.param(both(LONG, TEXT), {"html_differs"}, id="another text"),
+        pytest.param(both(LONG, TEXT, "mixed"), set(), id="another text that is no alternative"),
+        pytest.param(both("Your reader has no HTML", TEXT), set(), id="a short note in place of the text"),
+        pytest.param(both(LONG, f"<p hidden>{LONG}</p>{TEXT * 3}"), {"html_hidden_text"}, id="the same text, hidden"),
+        pytest.param(both("x", "<img src='http://x/1.png'>"), {"html_image_only"}, id="a picture"),
+        pytest.param(
+            both("", "<img src='http://x/1.png'>"), {"html_image_only"}, id="a picture and an empty alternative"
+        ),
+        pytest.param(
+            both(TEXT, "<img src='http://x/1.png'>"),
+            {
+                "html_differs",
+            },
+            id="a picture in place of text",
+        ),
+        pytest.param(
+            f"Content-Type: text/html\nContent-Disposition: attachment\n\n<script>{TEXT}", set(), id="an attachment"
+        ),
+    ],
+)
+def test_beside_the_text(raw: str, symbols: set[str]) -> None:
+    assert found(raw) == symbols
+
+
+def test_no_weight_tags_alone() -> None:
+    scores = next(check.scores for check in all_checks() if check.name == "html_tricks")
+    assert all(isinstance(weight, float) and 0 < weight <= 1.5 for weight in scores.values())

@@ -1,0 +1,132 @@
+"""The file of weights, which workers share and learners replace."""
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from authmilter.classifier import table
+from authmilter.classifier.features import SLOTS
+from authmilter.classifier.table import Curve, Shelf, Table, write
+
+CURVE = Curve(0.0, 3.0, 0.0, -3.0)
+
+
+def make(path: Path, weight: float = 2.0, ham: int = 10) -> None:
+    weights = [0.0] * SLOTS
+    weights[5] = weight
+    weights[SLOTS - 1] = -0.5
+    write(path, weights, bias=0.25, curve=CURVE, ham=ham, spam=20)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "t"
+
+
+def test_what_is_written_is_read(path: Path) -> None:
+    make(path)
+    read = Table(path)
+    assert (read.ham, read.spam, read.bias, read.curve) == (10, 20, 0.25, CURVE)
+    assert read.judge({5}).margin == 2.25
+    assert read.judge({SLOTS - 1}).margin == -0.25
+    margin, known, strength = read.judge({5, 6, 7, 8})
+    assert known == 0.25
+    assert margin == pytest.approx((0.25 + 2.0 / 2) / 16)
+    assert strength == pytest.approx(margin / 3)
+
+
+def test_others_can_not_read_it_and_nothing_is_left_beside_it(path: Path) -> None:
+    make(path)
+    make(path)
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_failed_writer_leaves_the_old_one(path: Path) -> None:
+    make(path)
+    with pytest.raises(ValueError, match="weights"):
+        write(path, [1.0], bias=0, curve=CURVE, ham=1, spam=1)
+    assert Table(path).judge({5}).margin == 2.25
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_who_has_it_open_goes_on_while_it_is_replaced(path: Path) -> None:
+    make(path)
+    old = Table(path)
+    make(path, weight=-4.0)
+    assert old.judge({5}).margin == 2.25
+    assert Table(path).judge({5}).margin == -3.75
+
+
+@pytest.mark.parametrize(
+    ("octets", "words"),
+    [
+        pytest.param(lambda raw: b"", "octets", id="empty"),
+        pytest.param(lambda raw: raw[:-1], "octets", id="cut off"),
+        pytest.param(lambda raw: b"x" + raw[1:], "version", id="something else"),
+        pytest.param(lambda raw: raw[:8] + b"\xff" + raw[9:], "version", id="another version"),
+        pytest.param(lambda raw: raw[:-9] + b"\x01" + raw[-8:], "damaged", id="an octet changed"),
+    ],
+)
+def test_what_is_no_table_is_not_used(path: Path, octets: "object", words: str) -> None:
+    make(path)
+    assert callable(octets)
+    path.write_bytes(octets(path.read_bytes()))
+    with pytest.raises(ValueError, match=words):
+        Table(path)
+    shelf = Shelf()
+    assert shelf.current(str(path), 0.0) is None
+    assert words in shelf.problem
+
+
+def test_a_new_table_is_seen_within_a_second(path: Path) -> None:
+    shelf = Shelf()
+    assert shelf.current(str(path), 100.0) is None
+    assert shelf.problem == ""
+    make(path)
+    assert shelf.current(str(path), 100.5) is None
+    first = shelf.current(str(path), 101.0)
+    assert first is not None
+    assert first.ham == 10
+    make(path, ham=11)
+    assert shelf.current(str(path), 101.5) is first
+    second = shelf.current(str(path), 102.1)
+    assert second is not None
+    assert second.ham == 11
+    assert shelf.current(str(path), 50.0) is second  # a clock that was set back
+    path.unlink()
+    assert shelf.current(str(path), 200.0) is None
+
+
+def _judge(path: Path, results: "multiprocessing.Queue[float]") -> None:
+    shelf = Shelf()
+    for moment in range(300):
+        found = shelf.current(str(path), float(moment))
+        results.put(found.judge({5}).margin if found else 99.0)
+
+
+def test_another_process_never_sees_half_a_table(path: Path) -> None:
+    make(path, weight=1.0)
+    results: multiprocessing.Queue[float] = multiprocessing.Queue()
+    reader = multiprocessing.Process(target=_judge, args=(path, results))
+    reader.start()
+    seen = set()
+    for turn in range(300):
+        if turn % 15 == 0:
+            make(path, weight=[1.0, 3.0][turn // 15 % 2])
+        seen.add(results.get(timeout=20))
+    reader.join()
+    assert seen <= {1.25, 3.25}
+
+
+def test_the_table_of_the_system_is_found_by_who_has_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    own, system = tmp_path / "own", tmp_path / "system"
+    monkeypatch.setenv("STATE_DIRECTORY", str(own))
+    monkeypatch.setattr(table, "SYSTEM_DIRECTORY", system)
+    assert table.find("/a/b") == Path("/a/b")
+    assert table.find("") == own / "classifier.table"
+    for folder in (system, own):
+        folder.mkdir()
+        (folder / "classifier.table").touch()
+        assert table.find("") == folder / "classifier.table"

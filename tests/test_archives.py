@@ -1,0 +1,261 @@
+"""Archives listed, and files told by their content."""
+
+import bz2
+import gzip
+import io
+import lzma
+import tarfile
+import time
+import tracemalloc
+import zipfile
+import zlib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from authmilter.archives import MAX_MEMBERS, MAX_UNPACKED, Archive, read_archive
+from authmilter.filetype import disguised, extensions, file_type
+
+PROGRAM = b"MZ\x90\0" + b"\0" * 100
+
+
+def zipped(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", method) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return out.getvalue()
+
+
+def tarred(files: dict[str, bytes], form: int = tarfile.PAX_FORMAT) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=form) as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+def streamed(data: bytes) -> bytes:
+    """A zip whose sizes stand behind its files."""
+
+    class Pipe(io.RawIOBase):
+        def __init__(self) -> None:
+            self.data = b""
+
+        def writable(self) -> bool:
+            return True
+
+        def write(self, piece: object, /) -> int:
+            self.data += bytes(piece)  # type: ignore[call-overload]
+            return len(piece)  # type: ignore[arg-type]
+
+    out = Pipe()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.exe", data)
+        archive.writestr("b.txt", b"text")
+    return out.data
+
+
+def listed(archive: bytes) -> list[tuple[str, str]]:
+    return [(member.name, member.type) for member in read_archive(archive).members]
+
+
+LONG = "a" * 150 + "/" + "b" * 120 + ".exe"
+
+
+@pytest.mark.parametrize(
+    ("archive", "members"),
+    [
+        pytest.param(zipped({"a.exe": PROGRAM, "b.txt": b"x"}), [("a.exe", "executable"), ("b.txt", "")], id="zip"),
+        pytest.param(zipped({"a.exe": PROGRAM}, zipfile.ZIP_STORED), [("a.exe", "executable")], id="zip, stored"),
+        pytest.param(zipped({"a.exe": PROGRAM}, zipfile.ZIP_BZIP2), [("a.exe", "")], id="zip by another method"),
+        pytest.param(streamed(PROGRAM), [("a.exe", "executable"), ("b.txt", "")], id="zip whose sizes stand behind"),
+        pytest.param(zipped({"d/\xe4.txt": b"x"}), [("d/\xe4.txt", "")], id="zip with UTF-8 names"),
+        pytest.param(
+            zipped({"i.zip": zipped({"a.exe": PROGRAM})}),
+            [("i.zip", "zip"), ("i.zip/a.exe", "executable")],
+            id="zip in zip",
+        ),
+        pytest.param(
+            zipped({"i.zip": zipped({"a.exe": PROGRAM})}, zipfile.ZIP_STORED),
+            [("i.zip", "zip"), ("i.zip/a.exe", "executable")],
+            id="zip in zip, stored",
+        ),
+        pytest.param(tarred({"a.exe": PROGRAM, LONG: b"x"}), [("a.exe", "executable"), (LONG, "")], id="tar"),
+        pytest.param(tarred({LONG: b"x"}, tarfile.GNU_FORMAT), [(LONG, "")], id="tar of GNU"),
+        pytest.param(tarred({"c" * 90 + "/" + "d" * 90: b"x"}, tarfile.USTAR_FORMAT), [("c" * 90 + "/" + "d" * 90, "")], id="ustar"),
+        pytest.param(gzip.compress(tarred({"a.exe": PROGRAM})), [("a.exe", "executable")], id="tar.gz"),
+        pytest.param(bz2.compress(tarred({"a.exe": PROGRAM})), [("a.exe", "executable")], id="tar.bz2"),
+        pytest.param(lzma.compress(tarred({"a.exe": PROGRAM})), [("a.exe", "executable")], id="tar.xz"),
+        pytest.param(gzip.compress(PROGRAM), [("", "executable")], id="gzip"),
+        pytest.param(b"text", [], id="no archive"),
+        pytest.param(b"PK\3\4", [], id="the beginning of a zip"),
+        pytest.param(gzip.compress(b"x")[:-9], [("", "")], id="a damaged gzip"),
+    ],
+)  # fmt: skip
+def test_what_is_in_it(archive: bytes, members: list[tuple[str, str]]) -> None:
+    assert listed(archive) == members
+
+
+def test_the_name_in_a_gzip() -> None:
+    out = io.BytesIO()
+    with gzip.GzipFile("a.exe", "wb", fileobj=out) as file:
+        file.write(b"x")
+    assert listed(out.getvalue()) == [("a.exe", "")]
+
+
+def test_names_that_stand_in_the_directory_alone() -> None:
+    archive = zipped({"a.txt": b"x"})
+    at = archive.rindex(b"a.txt")
+    assert listed(archive[:at] + b"a.exe" + archive[at + 5 :]) == [("a.txt", ""), ("a.exe", "")]
+
+
+def test_encrypted_files() -> None:
+    archive = bytearray(zipped({"a.txt": b"x"}))
+    archive[6] |= 1
+    found = read_archive(bytes(archive))
+    assert found.encrypted
+    assert not read_archive(zipped({"a.txt": b"x"})).encrypted
+
+
+ZEROS = zipped({"a": b"\0" * 50_000_000})
+DEEP = PROGRAM
+for _ in range(6):
+    DEEP = zipped({"i.zip": DEEP})
+
+
+@pytest.mark.parametrize(
+    ("archive", "cut"),
+    [
+        pytest.param(ZEROS, False, id="a file of zeros is not unpacked"),
+        pytest.param(gzip.compress(b"\0" * 50_000_000), True, id="gzip of zeros"),
+        pytest.param(bz2.compress(b"\0" * 50_000_000), True, id="bzip2 of zeros"),
+        pytest.param(lzma.compress(b"\0" * 50_000_000), True, id="xz of zeros"),
+        pytest.param(zipped({f"{n}.zip": ZEROS for n in range(300)}), True, id="zips of zips of zeros"),
+        pytest.param(DEEP, True, id="six deep"),
+        pytest.param(zipped({str(n): b"" for n in range(20_000)}), True, id="20,000 files"),
+        pytest.param(b"PK\3\4" * 500_000, False, id="headers in headers"),
+        pytest.param(b"PK\3\4" + b"\0" * 26 + b"PK\1\2" * 500_000, False, id="entries in entries"),
+        pytest.param(
+            b"PK\3\4"
+            + b"\0" * 26
+            + b"".join(b"PK\1\2" + b"\0" * 24 + b"\4\0" + b"\0" * 16 + b"%04d" % n for n in range(9999)),
+            True,
+            id="a directory of files that are not there",
+        ),
+        pytest.param(tarred({"a": b""})[:512] * 20_000, True, id="tar of 20,000 files"),
+    ],
+)
+def test_bombs_cost_little(archive: bytes, cut: bool) -> None:
+    tracemalloc.start()
+    begin = time.process_time()
+    found = read_archive(archive)
+    seconds = time.process_time() - begin
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    print(f"{len(archive)} octets, {seconds * 1000:.0f} ms, {peak / 1e6:.0f} MB: {found.cut}, {found.ratio:.0f}")
+    assert bool(found.cut) == cut
+    assert len(found.members) <= MAX_MEMBERS
+    assert seconds < 2
+    assert peak < 4 * MAX_UNPACKED + 2 * len(archive)
+
+
+def test_a_bomb_claims_many_times_its_size() -> None:
+    assert read_archive(ZEROS).ratio > 900
+    assert read_archive(zipped({"a": b"some words " * 20})).ratio < 20
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(
+        [
+            zipped({"a.zip": zipped({"b": b"x"})}),
+            tarred({"a": b"x"}),
+            gzip.compress(b"x"),
+            bz2.compress(b"x"),
+            lzma.compress(b"x"),
+        ]
+    ),
+    st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 255)), max_size=10),
+    st.integers(0, 3000),
+)
+def test_nothing_fails(archive: bytes, changes: list[tuple[int, int]], size: int) -> None:
+    damaged = bytearray(archive)
+    for at, octet in changes:
+        damaged[at % len(damaged)] = octet
+    assert isinstance(read_archive(bytes(damaged)), Archive)
+    assert isinstance(read_archive(bytes(damaged[:size])), Archive)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (PROGRAM, "executable"),
+        (b"\x7fELF\2", "executable"),
+        (b"MZ is a code of letters, and so is this text, which goes on", ""),
+        (b"#!/bin/sh\n", "script"),
+        (b"L\0\0\0\x01\x14\x02\0\0", "shortcut"),
+        (b"[InternetShortcut]\r\nURL=http://x.example/", "shortcut"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "office-ole"),
+        (zipped({"[Content_Types].xml": b"x"}), "office-zip"),
+        (zipped({"META-INF/MANIFEST.MF": b"x"}), "jar"),
+        (zipped({"a": b"x"}), "zip"),
+        (tarred({"a": b"x"}), "tar"),
+        (b"\n%PDF-1.4", "pdf"),
+        (b"\xef\xbb\xbf \n<!DOCTYPE html>", "html"),
+        (b"<?xml version='1.0'?><svg xmlns='x'>", "svg"),
+        (b"<note>", ""),
+        (b"BEGIN:VCALENDAR\r\n", "calendar"),
+        (b"\0" * 0x8001 + b"CD001", "disk"),
+        (b"Rar!\x1a\x07\x01\0", "rar"),
+        (zlib.compress(b"x"), ""),
+        (b"hello", ""),
+        (b"", ""),
+    ],
+)
+def test_types_by_content(data: bytes, kind: str) -> None:
+    assert file_type(data) == kind
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.exe", ("exe",)),
+        ("a.PDF.Exe", ("exe", "pdf")),
+        ("a.exe. . ", ("exe",)),
+        ("a.exe\0.txt", ("exe",)),
+        ("invoice_\u202efdp.exe", ("exe",)),
+        ("a.e\u200bxe", ("exe",)),
+        ("a.pdf          .exe", ("exe", "pdf")),
+        ("C:\\dir.x\\a", ()),
+        ("d.x/a.js", ("js",)),
+        ("a", ()),
+        ("", ()),
+        ("." * 5000, ()),
+        ('a.exe"', ("exe",)),
+    ],
+)
+def test_extensions(name: str, expected: tuple[str, ...]) -> None:
+    assert extensions(name) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "extension", "declared", "expected"),
+    [
+        ("executable", "pdf", "application/octet-stream", "pdf"),
+        ("executable", "dat", "image/png", "image/png"),
+        ("executable", "txt", "", "txt"),
+        ("executable", "exe", "application/octet-stream", ""),
+        ("html", "pdf", "", "pdf"),
+        ("html", "xls", "", ""),
+        ("html", "txt", "text/plain", ""),
+        ("script", "txt", "", ""),
+        ("image", "pdf", "", ""),
+        ("", "pdf", "application/pdf", ""),
+    ],
+)
+def test_disguises(content: str, extension: str, declared: str, expected: str) -> None:
+    assert disguised(content, extension, declared) == expected

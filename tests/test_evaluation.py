@@ -1,0 +1,177 @@
+"""How stored mail is played and counted."""
+
+import random
+from math import inf, log
+
+import pytest
+
+from authmilter import evaluation
+from authmilter.checks.classifier import Classifier
+from authmilter.classifier.features import features
+from authmilter.classifier.training import STEPS
+from authmilter.config import ini
+from authmilter.evaluation import Campaigns, Case, Found, Player
+from authmilter.model import Message
+from authmilter.stored_mail import message_of
+from tests.classifier.mail import message
+
+
+def case(score: float, spam: bool, *symbols: str, refused: bool = False) -> Case:
+    return Case("", spam, tuple(Found(symbol, "", 1.0) for symbol in symbols), score, refused, ())
+
+
+def mail(head: str, body: str = "hello\n") -> Message:
+    found = message_of(f"{head}\n{body}".encode())
+    assert found is not None
+    return found
+
+
+WHOLE = "From: a@example.org\nTo: b@example.net\nDate: Tue, 14 Nov 2023 22:00:00 +0000\nMessage-ID: <1@example.org>\n"
+
+
+async def test_a_message_has_the_symbols_and_weights_of_the_configuration() -> None:
+    config = ini.load(None, "[scores]\nsubject_capitals = 2.25\n")
+    played = await Player(config).play(mail(WHOLE + "Subject: LAST WARNING\n"), True)
+    assert ("subject_capitals", 2.25) in [(one.symbol, one.weight) for one in played.found]
+    assert played.score == pytest.approx(sum(one.weight for one in played.found))
+    assert (played.spam, played.refused, played.name) == (True, False, "<1@example.org> LAST WARNING")
+
+
+async def test_the_clock_is_the_time_of_receipt() -> None:
+    played = await Player(ini.load(None, "")).play(mail(WHOLE + "Subject: lunch\n"), False)
+    assert not [one for one in played.found if one.symbol.startswith("date_")]
+
+
+async def test_an_action_counts_as_refused_whatever_the_score() -> None:
+    config = ini.load(None, "[scores]\nsubject_capitals = reject\n")
+    played = await Player(config).play(mail(WHOLE + "Subject: LAST WARNING\n"), True)
+    assert played.refused
+    assert "subject_capitals" in [one.symbol for one in played.found]
+    assert played.worth(5.0) == 5.0
+    assert played.worth(inf) == inf
+
+
+async def test_policy_that_is_not_enforced_counts_all_the_same() -> None:
+    config = ini.load(None, "[policy]\nenforce = no\n[scores]\nsubject_capitals = reject\n")
+    assert (await Player(config).play(mail(WHOLE + "Subject: LAST WARNING\n"), True)).refused
+
+
+def test_what_the_mail_store_and_filters_added_is_taken_away() -> None:
+    stored = mail(
+        "Return-Path: <alice@example.org>\nDelivered-To: bob@example.net\nReceived: from mx by store; x\n"
+        "Received: from client by mx; y\nX-Spam-Status: Yes\nSubject: hi\n"
+    )
+    fields, sender = evaluation.as_received(stored)
+    assert [field.name for field in fields] == [b"Received", b"Subject"]
+    assert sender == b"<alice@example.org>"
+
+
+def test_mail_that_no_store_has_touched_keeps_its_received_lines() -> None:
+    fields, sender = evaluation.as_received(mail("Received: from client by mx; y\nSubject: hi\n"))
+    assert [field.name for field in fields] == [b"Received", b"Subject"]
+    assert sender == b"<sender@example.com>"
+
+
+@pytest.mark.parametrize(
+    ("head", "seconds"),
+    [
+        pytest.param(
+            "Received: from a by b; Tue, 14 Nov 2023 22:13:20 +0000\nDate: Mon, 1 Jan 2001 00:00:00 +0000\n",
+            1_700_000_000,
+            id="what Received says",
+        ),
+        pytest.param("Received: from a by b\nDate: Tue, 14 Nov 2023 22:13:20 +0000\n", 1_700_000_000, id="else Date"),
+        pytest.param("Date: Tue, 14 Nov 99999999999 22:13:20 +0000\n", None, id="else now: no such year"),
+        pytest.param("Date: \xff\n", None, id="else now: no date"),
+    ],
+)
+def test_the_time_of_receipt(head: str, seconds: int | None) -> None:
+    found = evaluation.received_at(mail(head))
+    assert found == seconds if seconds else found > 1.7e9
+
+
+def test_messages_that_share_a_subject_or_words_are_one_campaign() -> None:
+    campaigns = Campaigns()
+    keys = [
+        ("Your account is suspended", range(10)),
+        ("Re: [list] your ACCOUNT is suspended 123", range(100, 120)),
+        ("Something else altogether", range(100, 120)),
+        ("Lunch on Friday then", range(1000, 1020)),
+    ]
+    numbers = [campaigns.add(evaluation.campaign_keys(subject, list(slots))) for subject, slots in keys]
+    found = [campaigns.find(number) for number in numbers]
+    assert found[0] == found[1] == found[2] != found[3]
+
+
+def test_folds_are_about_as_large() -> None:
+    sizes = [sum(evaluation.fold_of(number, 3) == fold for number in range(3000)) for fold in range(3)]
+    assert min(sizes) > 900
+
+
+def cases(number: int) -> list[Case]:
+    return [
+        Case("", spam, (), 0.0, False, sorted(features(message(place, spam))), 2 * place + spam)
+        for place in range(number)
+        for spam in (False, True)
+    ]
+
+
+def test_the_classifier_judges_what_it_has_not_learned() -> None:
+    config = ini.load(None, "[classifier]\nminimum_ham = 30\nminimum_spam = 30\nenough_ham = 30\n")
+    steps: list[None] = []
+    found = evaluation.crossed(cases(60), config, 3, lambda: steps.append(None))
+    assert len(found) == 120
+    assert len(steps) == 3 * STEPS
+    spam = [one.score for one in found if one.spam]
+    ham = [one.score for one in found if not one.spam]
+    assert sum(score > 1 for score in spam) > 50
+    assert max(ham) < 1
+
+
+def test_labels_by_chance_teach_it_nothing() -> None:
+    """What it learns of a message does not come back when that is judged."""
+    chance = random.Random(1)
+    config = ini.load(None, "[classifier]\nminimum_ham = 10\nminimum_spam = 10\nenough_ham = 10\n")
+    mixed = [
+        Case("", chance.random() < 0.5, (), 0.0, False, sorted(chance.sample(range(5000), 40)), place)
+        for place in range(200)
+    ]
+    found = evaluation.crossed(mixed, config, 3)
+    assert abs(evaluation.area(evaluation.curve(found)) - 0.5) < 0.15
+
+
+def test_it_says_nothing_where_it_has_learned_too_little() -> None:
+    found = evaluation.strengths(cases(20), cases(2), Classifier())
+    assert found == [(0.0, 0.0)] * 4
+
+
+def test_its_strength_is_capped_while_it_knows_little_ham() -> None:
+    options = Classifier(minimum_ham=30, minimum_spam=30, enough_ham=200)
+    strengths = [strength for _, strength in evaluation.strengths(cases(60), cases(20), options)]
+    assert max(strengths) == 60 / 200
+
+
+def test_catch_at_a_rate_of_false_positives() -> None:
+    some = [case(score / 10, False) for score in range(100)] + [case(score, True) for score in (1.0, 9.85, 9.95, 20.0)]
+    assert evaluation.at_rate(some, 0.01) == (9.8, 3, 1)
+    assert evaluation.at_rate(some, 0.0) == (9.9, 2, 0)
+    assert evaluation.at_rate([case(1.0, True)], 0.01) == (inf, 0, 0)
+
+
+def test_what_symbols_tell() -> None:
+    some = [case(0, False, "a"), case(0, False), case(0, True, "a", "b"), case(0, True, "b", "b")]
+    assert evaluation.discrimination(some) == [("b", 0, 2, pytest.approx(log(5))), ("a", 1, 1, 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("some", "area"),
+    [
+        pytest.param([case(1, False), case(2, True)], 1.0, id="all spam scores higher"),
+        pytest.param([case(1, False), case(1, True)], 0.5, id="the same score"),
+        pytest.param([case(2, False), case(1, True)], 0.0, id="all spam scores lower"),
+        pytest.param([case(9, False), case(1, True, refused=True)], 1.0, id="a refusal is above any score"),
+        pytest.param([case(9, False)], 0.0, id="no spam"),
+    ],
+)
+def test_the_area_under_the_curve(some: list[Case], area: float) -> None:
+    assert evaluation.area(evaluation.curve(some)) == area

@@ -1,0 +1,80 @@
+"""Header fields as a reader is shown them."""
+
+import pytest
+
+from authmilter.header_text import MAX_VALUE, display_name, is_list, reply_to, site, text, value
+from tests.checks.mails import mail
+
+
+@pytest.mark.parametrize(
+    ("header", "shown"),
+    [
+        pytest.param("Subject: Tuesday", "Tuesday", id="plain"),
+        pytest.param("Subject:\n  on  Tuesday\n\tat nine", "on  Tuesday at nine", id="folded"),
+        pytest.param("Subject: =?utf-8?B?w6RiYw==?= =?iso-8859-1?Q?=FC?=", "äbcü", id="two encoded words"),
+        pytest.param(b"Subject: \xfcber", "\ufffdber", id="no UTF-8"),
+        pytest.param("Subject: =?nonsense?B?w6Q=?= x", "Ã¤ x", id="a charset that nobody knows"),
+        pytest.param("Subject: a\nSubject: b", "a", id="the first of two"),
+        pytest.param("Subject:", "", id="empty"),
+    ],
+)
+def test_text(header: str | bytes, shown: str) -> None:
+    message = mail(header).message
+    assert text(message, b"subject") == shown
+    assert text(message, b"subject") is text(message, b"subject")
+
+
+def test_a_field_that_is_not_there() -> None:
+    assert value(mail().message, b"x-nothing") == b""
+    assert text(mail().message, b"x-nothing") == ""
+
+
+def test_a_long_field_is_cut() -> None:
+    assert len(value(mail("Subject: " + "x" * 100_000).message, b"subject")) <= MAX_VALUE
+
+
+@pytest.mark.parametrize(
+    ("from_", "name"),
+    [
+        ("Alice <alice@example.org>", "Alice"),
+        ('"Alice A." <alice@example.org>', "Alice A."),
+        ("<alice@example.org>", ""),
+        ("alice@example.org", ""),
+        ("alice@example.org (Alice)", "Alice"),
+        ("=?utf-8?Q?=C3=84lice?= <alice@example.org>", "Älice"),
+        ('"bob@example.net" <alice@example.org>', "bob@example.net"),
+        ('"alice@example.org" <alice@example.org>', "alice@example.org"),
+        ("Alice", "Alice"),
+        ("", ""),
+    ],
+)
+def test_display_name(from_: str, name: str) -> None:
+    message = mail(f"From: {from_}").message
+    assert display_name(message) == name
+    assert display_name(message) == name
+
+
+@pytest.mark.parametrize(
+    ("domain", "registered"),
+    [
+        ("example.org", "example.org"),
+        ("a.b.example.org", "example.org"),
+        ("www.example.co.uk", "example.co.uk"),
+        ("example.co.uk", "example.co.uk"),
+        ("x.fb.me", "fb.me"),
+        ("localhost", "localhost"),
+        ("", ""),
+    ],
+)
+def test_site(domain: str, registered: str) -> None:
+    assert site(domain) == registered
+
+
+def test_reply_to() -> None:
+    assert reply_to(mail("Reply-To: a@b.example, c@d.example").message).domains == ("b.example", "d.example")
+    assert reply_to(mail().message).mailboxes == ()
+
+
+@pytest.mark.parametrize(("header", "expected"), [("", False), ("List-Id: <a.b>", True), ("List-Post: NO", True)])
+def test_is_list(header: str, expected: bool) -> None:
+    assert is_list(mail(header).message) is expected

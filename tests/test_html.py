@@ -1,0 +1,191 @@
+"""What HTML shows, hides and links to."""
+
+import time
+import tracemalloc
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from authmilter.html_text import MAX_HTML, Html, Link, attributes, read_html
+from tests.test_linear import STEP_GROWTH, TIME_GROWTH, Work, repeated_text, step_growth, time_growth
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        pytest.param("<p>a <b>b</b>c</p><p>d</p>", "a bc\nd", id="blocks are lines"),
+        pytest.param("a\n  b\r\n\tc", "a b c", id="white space is one blank"),
+        pytest.param("a<br>b<td>c", "a\nb\nc", id="line breaks and cells"),
+        pytest.param("Pay<!-- x -->Pal", "PayPal", id="a comment within a word"),
+        pytest.param("a<!-->b", "ab", id="a comment that ends at once"),
+        pytest.param("a<!--->b", "ab", id="a comment that ends a little later"),
+        pytest.param("a<!-- --!>b", "ab", id="a comment with an odd end"),
+        pytest.param("a<!-- b", "a", id="a comment without end"),
+        pytest.param("a<!doctype x>b<?php c>d</!e>f", "abdf", id="what is taken for comments"),
+        pytest.param("a<![if mso]>b<![endif]>c", "abc", id="conditions that show"),
+        pytest.param("&lt;b&gt; &amp;amp; &#228;&#xe4;&auml &nbsp;x", "<b> &amp; \xe4\xe4\xe4 x", id="references"),
+        pytest.param("a &#" + "9" * 5000 + "; b", "a \ufffd; b", id="a reference of 5,000 digits"),
+        pytest.param("1 < 2 & 3 > 2", "1 < 2 & 3 > 2", id="signs that are no markup"),
+        pytest.param("a<style>b{}</style>c<script>d<p></script >e", "ace", id="styles and scripts"),
+        pytest.param("a<script>b", "ab", id="a script without end is text, rather than nothing"),
+        pytest.param("<textarea><b>x</b></textarea>", "<b>x</b>", id="markup that is shown as text"),
+        pytest.param("<p title='>'>a<p title=\"'>\">b", "a\nb", id="signs in quoted values"),
+        pytest.param("<p it's>a</p><p it's>b", "a\nb", id="quotes that begin no value"),
+        pytest.param('<p ="x>a">b', 'a">b', id="a name that begins with a sign of equality"),
+        pytest.param("<p a=b='c>d", "d", id="a quote within a bare value"),
+        pytest.param("a\0b", "a\ufffdb", id="NUL"),
+        pytest.param("", "", id="nothing"),
+    ],
+)
+def test_text(source: str, text: str) -> None:
+    assert read_html(source).text == text
+
+
+@pytest.mark.parametrize(
+    ("source", "shown", "hidden"),
+    [
+        ("<p style='display:none'>a</p>b", "b", "a"),
+        ("<div style='DISPLAY : none'><div>a</div>b</div>c", "c", "a\nb"),
+        ("<span hidden>a</span>b", "b", "a"),
+        ("<span style='font-size:0px'>a</span>b", "b", "a"),
+        ("<span style='font-size:0.0em'>a</span>b", "b", "a"),
+        ("<span style='font-size:1px'>a</span>b", "b", "a"),
+        ("<span style='font-size:10px'>a</span>b", "ab", ""),
+        ("<span style='font-size:0.9em'>a</span>b", "ab", ""),
+        ("<span style='opacity:0'>a</span>b", "b", "a"),
+        ("<span style='opacity:0.5'>a</span>b", "ab", ""),
+        ("<span style='visibility:hidden'>a</span>b", "b", "a"),
+        ("<span style='max-height:0;overflow:hidden'>a</span>b", "b", "a"),
+        ("<span style='line-height:0'>a</span>b", "ab", ""),
+        ("<span style='color:#123456;background:#123456'>a</span>b", "b", "a"),
+        ("<font color=red bgcolor=red>a</font>b", "b", "a"),
+        ("<font color=white>a</font>b", "b", "a"),
+        ("<table bgcolor=black><tr><td><font color=white>a</font>b", "ab", ""),
+        ("<span style='text-indent:-9999px'>a</span>b", "b", "a"),
+        ("<p style='display:none'>a<div>b</div>", "b", "a"),
+        ("<img style='display:none'>b", "b", ""),
+    ],
+)
+def test_hidden_text(source: str, shown: str, hidden: str) -> None:
+    found = read_html(source)
+    assert found.text.split("\n")[0] == shown
+    assert found.hidden == hidden
+
+
+@pytest.mark.parametrize(
+    ("source", "links"),
+    [
+        pytest.param(
+            '<a href="http://a.example/">x <b>y</b></a>', [Link("a", "http://a.example/", "x y")], id="a link"
+        ),
+        pytest.param("<A HREF=a>x</A>", [Link("a", "a", "x")], id="in capitals, without quotes"),
+        pytest.param("<a/href='a'>x", [Link("a", "a", "x")], id="a slash for a blank, and no end"),
+        pytest.param("<a href=a>x<a href=b>y</a>", [Link("a", "a", "x"), Link("a", "b", "y")], id="links do not nest"),
+        pytest.param("<a href=a href=b>x</a>", [Link("a", "a", "x")], id="the first of two"),
+        pytest.param("<a href='?a=1&amp;b=2&copy=3&lt'>x</a>", [Link("a", "?a=1&b=2&copy=3<", "x")], id="references"),
+        pytest.param("<a href='&#106;ava\nscript:x'>x</a>", [Link("a", "javascript:x", "x")], id="what browsers drop"),
+        pytest.param("<a href=a><img alt=logo src=b></a>", [Link("a", "a", "logo")], id="a picture"),
+        pytest.param("<a href=a><p>x</p>y</a>", [Link("a", "a", "x y")], id="blocks within"),
+        pytest.param("<a name=a>x</a>", [], id="an anchor"),
+        pytest.param("<!-- <a href=a>x</a> -->", [], id="in a comment"),
+        pytest.param(
+            "<form action=a><button formaction=b>", [Link("form", "a", ""), Link("button", "b", "")], id="forms"
+        ),
+        pytest.param(
+            "<base href=a><iframe src=b></iframe>", [Link("base", "a", ""), Link("iframe", "b", "")], id="others"
+        ),
+        pytest.param("<div hidden><a href=a>x</a></div>", [Link("a", "a", "x", True)], id="hidden"),
+        pytest.param("<p title=it's><a href=a>x</a>", [Link("a", "a", "x")], id="behind a quote that begins nothing"),
+        pytest.param('<p ="><a href=a>x</a>', [Link("a", "a", "x")], id="behind a sign of equality that begins a name"),
+        pytest.param("<p title='><a href=a>x</a>", [Link("a", "a", "x")], id="behind a quote without end"),
+    ],
+)
+def test_links(source: str, links: list[Link]) -> None:
+    assert list(read_html(source).links) == links
+
+
+def test_the_rest() -> None:
+    found = read_html(
+        "<title>A &amp; B</title><meta http-equiv=Refresh content='0; URL=http://a.example/'>"
+        "<img src=cid:1 alt=x width=1 height=1><form><input type=PASSWORD><input></form>"
+        "<script>x</script><p onclick=y><a href='javascript:z'>w</a><!-- c -->"
+    )
+    assert found.title == "A & B"
+    assert found.refresh == "http://a.example/"
+    assert found.images == (("cid:1", "x", "1", "1"),)
+    assert found.fields == ("password", "text")
+    assert (found.scripts, found.comments, found.cut) == (3, 1, False)
+
+
+def test_more_than_is_looked_at_is_said() -> None:
+    assert read_html("a" * (MAX_HTML + 1)).cut
+    assert len(read_html("<a href=x>" * 3000).links) == 2000
+    assert read_html("<a href=x>" * 3000).cut
+
+
+def test_attributes() -> None:
+    assert attributes(" a=1 B='2' c = \"3\" d e= =f g=h=i") == {
+        "a": "1", "b": "2", "c": "3", "d": "", "e": "=f", "g": "h=i",
+    }  # fmt: skip
+
+
+HOSTILE = {
+    "divisions": "<div>", "fonts and paragraphs": "<font x=1><p>", "different letters": "<b x=", "list items": "<ul><li>",
+    "attributes": "<p a=b ", "one tag of attributes": " a=b", "signs of equality": "=", "quotes": '"', "both quotes": "\"'",
+    "quoted values": "<a x=\"", "brackets": "<", "beginnings of tags": "<a ", "beginnings of comments": "<!--",
+    "ends of comments": "-->", "styles without end": "<style>", "scripts": "<script></script>", "titles": "<title>",
+    "iframes": "<iframe", "references": "&amp;", "ampersands": "&", "digits": "&#1", "long digits": "9", "slashes": "</",
+    "blanks": " ", "line feeds": "\n", "links": "<a href=x>", "hidden": "<p hidden>", "styles": "<p style='color : red ; '>",
+    "declarations": "<!", "dashes": "-", "letters": "a", "names": "<" + "a" * 50,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("before", ["", "<a ", '<a x="', "&#", "<p style='"], ids=repr)
+def test_work_grows_no_faster_than_the_input(name: str, before: str) -> None:
+    work = Work(repeated_text(HOSTILE[name], before), read_html, time_at=50_000)
+    growth, counted = step_growth(work)
+    assert growth < STEP_GROWTH, counted
+    for _ in range(3):
+        taken = time_growth(work)
+        if taken < TIME_GROWTH:
+            return
+    raise AssertionError(f"{taken:.1f} times as long for four times the input")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_megabyte_costs_bounded_time_and_memory(name: str) -> None:
+    source = HOSTILE[name] * (MAX_HTML // len(HOSTILE[name]))
+    begin = time.process_time()
+    read_html(source)
+    seconds = time.process_time() - begin
+    tracemalloc.start()
+    read_html(source[: MAX_HTML // 4])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    print(f"{name}: {seconds * 1000:.0f} ms, {peak * 4 / 1e6:.0f} MB")
+    assert seconds < 3
+    assert peak < 60 * len(source) / 4
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.lists(st.one_of(st.sampled_from([*HOSTILE.values(), ">", "</a>", "</p>", "-->", "'", "x"]), st.text(max_size=4)))
+)
+def test_nothing_fails(pieces: list[str]) -> None:
+    found = read_html("".join(pieces))
+    assert isinstance(found, Html)
+    assert "\0" not in found.text + found.hidden
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.sampled_from(["a", "b ", "&amp;", "&lt;", "\xe4", "1"]), min_size=1),
+    st.sampled_from(["p", "div", "td", "b"]),
+)
+def test_text_between_tags_is_what_was_written(words: list[str], tag: str) -> None:
+    from html import unescape
+
+    text = "".join(words)
+    assert read_html(f"<{tag} class='x'>{text}</{tag}>").text == " ".join(unescape(text).split())
