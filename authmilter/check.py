@@ -27,6 +27,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from authmilter.config.schema import Config, Weight
 from authmilter.evidence import Finding, Result
+from authmilter.fitted import FITTED
 from authmilter.interfaces import Alarm, Lists, Resolver, Store
 from authmilter.model import Direction, Stage, Transaction
 from authmilter.verdict import Ruling
@@ -113,8 +114,8 @@ def _none(_: Config) -> Mapping[str, Weight]:
 class Check:
     """A check as registered.
 
-    `scores` are the default weights, or actions, of the symbols that it may yield; `strict` what the preset strict has in
-    their place.  `dynamic` are further symbols, which follow from the configuration, and all begin with `prefix`.
+    `scores` are the default weights, or actions, of the symbols that it may yield: the fitted ones, where there are such,
+    over what the check itself says (`prior`).  `strict` is what the preset strict has in their place.  `dynamic` are further symbols, which follow from the configuration, and all begin with `prefix`.
     `waits_for` is the first stage at which policy may refuse for them, if not that of the check.  `unless` tells of one that
     waits by a look at what is known already, such as cached DNS answers, that it has nothing to find; that is the usual
     case, and costs a quarter.  `body`: it reads the body, which is not kept for others.
@@ -136,6 +137,7 @@ class Check:
     dynamic: Callable[[Config], Mapping[str, Weight]] = _none
     unless: Callable[[Transaction, Tools], bool] | None = None
     body: bool = False
+    prior: Mapping[str, Weight] = field(default_factory=_nothing)
 
     @property
     def judged(self) -> Stage:
@@ -182,6 +184,9 @@ def check(
     The arguments are the fields of `Check`.  `options` is a dataclass whose section of the configuration has the name of
     the check; with its option ``enabled`` the check is off or on.  Under `replies` the prefix stands for all symbols that
     begin with it.
+
+    A weight under `scores` is a judgement for want of data: where the symbol occurs often enough in mail that is known to
+    be good or spam, the weight in `fitted.py` takes its place.
     """
 
     def register(function: F) -> F:
@@ -193,7 +198,7 @@ def check(
             name,
             stage,
             function,
-            MappingProxyType(dict(scores)),
+            MappingProxyType({symbol: FITTED.get(symbol, weight) for symbol, weight in scores.items()}),
             options,
             doc.partition("\n")[0],
             inspect.isasyncgenfunction(function),
@@ -206,6 +211,7 @@ def check(
             dynamic,
             unless,
             body,
+            scores,
         )
         return function
 
