@@ -672,9 +672,9 @@ def _field(line: bytes, fields: list[HeaderField]) -> bool:
 
 def mime(message: Message) -> Mime:
     """The message taken apart; done once, when the body is there."""
-    known = message.derived.get("mime")
-    if not isinstance(known, Mime) or known.body is not message.body:
-        known = message.derived["mime"] = Mime(message)
+    known = message.content.get("mime")
+    if not isinstance(known, Mime):
+        known = message.content["mime"] = Mime(message)
     return known
 
 

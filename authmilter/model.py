@@ -157,6 +157,7 @@ class Message:
         self.body_hashes = body_hashes
         self.oversized = oversized  # what was not examined because it was too large, "" if nothing
         self.derived: dict[str, object] = {}  # what costs something and follows from the fields alone, by name
+        self.content: dict[str, object] = {}  # the same for what follows from the body too
         index: dict[bytes, list[int]] = {}
         for position, header in enumerate(fields):
             name = header.name.strip(b" \t").lower()
@@ -183,6 +184,7 @@ class Message:
         message.oversized = oversized
         message.body = body
         message.body_cut = body_cut
+        message.content = {}
         return message
 
     def all(self, name: bytes) -> tuple[HeaderField, ...]:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -27,6 +28,7 @@ MAX_FINDINGS = 100
 MAX_SPF_OUTCOMES = 8192  # kept by each worker, less than 1 KB each
 MAX_BODIES = 256 * 1024 * 1024  # octets of all bodies that a worker keeps at once
 MAX_RECORDS = 1000  # under way at once; a store that can't keep up with the mail loses what is beyond
+MAX_RECORDED = 64 * 1024 * 1024  # octets of the bodies that those under way hold
 
 _new = tuple.__new__  # of a NamedTuple, at half the price
 
@@ -59,6 +61,7 @@ class Pipeline:
         }
         self._records = {when: _records(checks, when) for when in When}
         self._recording: set[asyncio.Task[None]] = set()
+        self._recorded = 0  # octets of bodies that records under way hold
         self._body_wanted = {d: any(c.body and c.direction is d for c in checks) for d in Direction}
         self._body_room = MAX_BODIES  # octets that bodies may still take, of all messages under way
 
@@ -216,14 +219,19 @@ class Pipeline:
     def remember(self, when: When, tx: Transaction, ruling: Ruling | None, dns: Resolver) -> None:
         """Make the records of a transaction or session in the background."""
         for check, make in self._records[when]:
-            if len(self._recording) >= MAX_RECORDS:
+            if len(self._recording) >= MAX_RECORDS or self._recorded >= MAX_RECORDED:
                 self.observer.check_error(check.name, "temperror")
                 continue
             tools = Tools(dns, self.clock(), self.config, check.settings(self.config), *self.services)
             work = eager.start(self._record(check, make, tx, ruling, tools))
             if isinstance(work, asyncio.Task):
                 self._recording.add(work)
-                work.add_done_callback(self._recording.discard)
+                self._recorded += len(tx.message.body)
+                work.add_done_callback(partial(self._is_recorded, len(tx.message.body)))
+
+    def _is_recorded(self, octets: int, work: asyncio.Task[None]) -> None:
+        self._recording.discard(work)
+        self._recorded -= octets
 
     async def _record(self, check: Check, make: Record, tx: Transaction, ruling: Ruling | None, tools: Tools) -> None:
         try:
@@ -262,7 +270,9 @@ class KeptBody:
 
     def whole(self) -> bytes:
         """What was kept."""
-        return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        if len(self._chunks) != 1:
+            self._chunks = [b"".join(self._chunks)]  # not twice in memory while checks read it
+        return self._chunks[0]
 
     def drop(self) -> None:
         """Nobody needs it any more."""

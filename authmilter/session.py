@@ -373,7 +373,7 @@ class Session:
             message = Message(tuple(self._fields))  # an MTA that was told not to send EOH
         hashes = self._hashes.finish() if self._hashes is not None else {}
         if self._body is None:
-            message = message.with_body(self._body_size, hashes, self._oversized)
+            message = message.with_body(self._body_size, hashes, self._oversized, body_cut=self._body_size > 0)
         else:
             cut = self._body.cut or not self._body_wanted
             message = message.with_body(self._body_size, hashes, self._oversized, self._body.whole(), cut)

@@ -206,15 +206,10 @@ def inner_urls(url: Url) -> Iterator[Url]:
 
 def targets(message: Message) -> tuple[Target, ...]:
     """Where the message leads, each URL once, in the order in which they stand; read once per message."""
-    known = message.derived.get("targets")
-    if not isinstance(known, _Known) or known.body is not message.body:
-        known = message.derived["targets"] = _Known(message.body, tuple(_targets(parts(message))))
-    return known.targets
-
-
-class _Known(NamedTuple):
-    body: bytes
-    targets: tuple[Target, ...]
+    known = message.content.get("targets")
+    if not isinstance(known, tuple):
+        known = message.content["targets"] = tuple(_targets(parts(message)))
+    return known
 
 
 def _targets(taken: Iterable[Part]) -> Iterator[Target]:

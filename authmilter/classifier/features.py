@@ -81,10 +81,10 @@ _RECEIVERS_BEGIN = (
 
 def features(message: Message) -> frozenset[int]:
     """The numbers, each under `SLOTS`; made once per message, and never fails."""
-    known = message.derived.get("features")
+    known = message.content.get("features")
     if not isinstance(known, frozenset):
         mask = SLOTS - 1
-        known = message.derived["features"] = frozenset([number & mask for number in _numbers(message)])
+        known = message.content["features"] = frozenset([number & mask for number in _numbers(message)])
     return known
 
 
