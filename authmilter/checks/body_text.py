@@ -48,6 +48,7 @@ _LETTERS = _CAPITALS + bytes(range(97, 123))
         "text_empty_lines": 0.4,
         "text_empty": 0.5,
     },
+    body=True,
 )
 def body_text(tx: Transaction, tools: Tools) -> Iterator[Finding]:  # noqa: ARG001
     """Text with letters in disguise, unseen characters, large sums, toll-free numbers, or none at all."""

@@ -102,6 +102,7 @@ _SHOWN = re.compile(
         "link_hidden": 0.7,
         "link_one_site": 0.5,
     },
+    body=True,
 )
 def links(tx: Transaction, tools: Tools) -> Iterator[Finding]:  # noqa: ARG001
     """Links to addresses, shorteners, redirectors, pages that anybody may put up, or to another place than they say."""

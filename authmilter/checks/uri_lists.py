@@ -41,6 +41,7 @@ class UriLists:
     prefix="uribl_",
     dynamic=partial(lists.weights, "uribl"),
     replies={"uribl_": Words("7.1", lambda _, detail: f"Message leads to {detail}")},
+    body=True,
 )
 async def uri_lists(tx: Transaction, tools: Tools) -> AsyncIterator[Finding]:
     """The message leads to a domain that is on a DNS list, see [uribl NAME]."""

@@ -235,7 +235,7 @@ class _Reader:
         hint = suggestion(name, options)
         if not hint:
             elsewhere = [f"[{s}]" for s, declared in self.known.items() if name in options_of(declared)]
-            hint = f", it belongs to {elsewhere[0]}" if len(elsewhere) == 1 else ""
+            hint = f", it belongs to {' or '.join(elsewhere)}" if 1 <= len(elsewhere) <= 3 else ""
         raise ValueError(f"unknown option {shown(name)}{hint}")
 
     def _weight(self, entry: scan.Entry) -> Weight:

@@ -10,6 +10,7 @@
 
 import base64
 from dataclasses import dataclass
+from email.utils import formatdate
 from functools import cache
 from pathlib import Path
 
@@ -92,7 +93,7 @@ def message(marker: str, author: str, *, on_top: bytes = b"", body: bytes = b"He
         f"From: Somebody <{author}>\r\n"
         "To: user@test\r\n"
         f"Subject: {marker}\r\n"
-        "Date: Sun, 01 Nov 2026 10:00:00 +0000\r\n"
+        f"Date: {formatdate()}\r\n"
         f"Message-ID: <{marker}@{author.rpartition('@')[2]}>\r\n"
         "MIME-Version: 1.0\r\n"
         "Content-Type: text/plain; charset=us-ascii\r\n"

@@ -642,11 +642,12 @@ def test_an_empty_configuration_refuses_nothing_of_that_before_the_message(guard
     with reloaded(guarded, {}):
         for number, (client, _, _) in enumerate(STRICT):
             assert send(guarded, client, f"{number}{marker}").accepted
-        # No reverse DNS, a HELO name that is not there, a sender domain without MX and address: poor, but no spam.
+        # No reverse DNS, a HELO name that is not there, a sender domain without MX and address, a message that no server
+        # has received before: poor, but no spam.
         poor = host(228, helo="mail.missing.example", mail_from="a@textonly.example")
         assert send(guarded, poor, f"poor{marker}").accepted
     (score,) = guarded.sink.find(b"poor" + marker.encode()).values(b"X-Spam-Score")
-    assert float(score) <= 1.0
+    assert float(score) <= 1.3
 
 
 @pytest.mark.parametrize("guarded", [NATIVE, LIBMILTER], indirect=True, ids=str, scope="module")

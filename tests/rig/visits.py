@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from functools import partial
 from typing import NamedTuple
 
@@ -78,7 +79,14 @@ def deliver(address: str, visit: Visit, *, timeout: float = 20.0) -> Said:
         shown = (visit.name or f"[{visit.ip}]").encode()
         family = "6" if ":" in visit.ip else "4"
         author = visit.author or visit.sender or "MAILER-DAEMON@nowhere.example"
-        header = {b"From": author, b"To": visit.recipients[0], b"Subject": "hello", b"Message-ID": f"<1.{author}>"}
+        header = {
+            b"Received": f"from a by {visit.helo}; {formatdate()}",
+            b"From": author,
+            b"To": visit.recipients[0],
+            b"Subject": "hello",
+            b"Date": formatdate(),
+            b"Message-ID": f"<1.{author}>",
+        }
         commands: list[tuple[str, Callable[[], Reply | Outcome | None]]] = [
             ("C", lambda: mta.connect(shown, family, 40000, visit.ip.encode(), MTA)),
             ("H", lambda: mta.helo(visit.helo.encode(), MTA)),
