@@ -189,7 +189,7 @@ ONE_PROBLEM = [
     ("[dnsbl a]\nzone = a.example\nanswers = 127.0.0.2, 127.0.0.[2]", "3: [dnsbl a] answers: 127.0.0.2 is there twice"),
     ("[dnsbl a]\nzone = a.example\nanswers = 127.0.0.2 = 1\n[dnsbl a_2]\nzone = b.example", "4: [dnsbl a_2] dnsbl_a_2 is a symbol of [dnsbl a] already"),
     ("[dnsbl a]\nzone = a.example\nurl = ftp://a", "3: [dnsbl a] url: expected https://HOST/PATH or http://HOST:PORT/PATH"),
-    ("[dnswl a]\nzone = a.example\nurl = https://a", "3: [dnswl a] unknown option 'url', it belongs to [rspamd] or [store]"),
+    ("[dnswl a]\nzone = a.example\nurl = https://a", "3: [dnswl a] unknown option 'url', it belongs to [store] or [rspamd]"),
     ("socket = x", "1: option 'socket' stands before any section"),
     ("[log]\njunk", "2: [log] 'junk' is neither [section] nor option = value"),
 ]  # fmt: skip
