@@ -5,6 +5,7 @@ of one that learned from the campaigns of other folds: messages that share a sub
 campaign, and a campaign is on one side.
 """
 
+import re
 import time
 from array import array
 from collections import Counter
@@ -14,6 +15,7 @@ from email.utils import mktime_tz, parsedate_tz
 from math import inf, log
 from typing import NamedTuple
 
+from authmilter.addresses import author
 from authmilter.check import Check, all_checks
 from authmilter.checks.classifier import Classifier, classifier
 from authmilter.classifier.features import features
@@ -26,6 +28,7 @@ from authmilter.header_text import text, value
 from authmilter.interfaces import Answer
 from authmilter.metrics import NullObserver
 from authmilter.model import HeaderField, Message, Stage
+from authmilter.policy import Policy, Rules
 from authmilter.session import Outcome, Session, build
 from authmilter.verdict import Action
 
@@ -34,26 +37,33 @@ _CHUNK = 65535
 _MACROS = {b"j": b"mx.example.net", b"i": b"evaluation"}
 _CLIENT = b"192.0.2.1"  # stands for a client that nothing is known of (RFC 5737)
 # What asks others, or knows what this site saw in the past, which is not in a message.
-_NOT_OFFLINE = frozenset(("antivirus", "correspondents", "outbound_antivirus", "reputation", "rspamd", "spamassassin"))
+_NOT_OFFLINE = frozenset(
+    ("antivirus", "correspondents", "outbound_antivirus", "reputation", "rspamd", "spamassassin", "uri_lists")
+)
 # What a mail store adds on top of a message that it keeps, down to the Received line of its own host.
 _DELIVERED = frozenset((b"return-path", b"delivered-to", b"x-original-to", b"envelope-to", b"delivery-date"))
+_WITHIN = re.compile(rb"\bwith\s+(?:LMTP|local)", re.IGNORECASE)  # a hop from the MTA to the mail store (RFC 3848)
+_RECIPIENTS = (b"x-original-to", b"delivered-to", b"envelope-to")
+_ADDRESS = re.compile(rb"<?([!-;=?-~]{1,64}@[!-;=?-~]{1,255}?)>?")
 _JUDGEMENTS = (b"x-spam-", b"x-authmilter-", b"x-rspamd-", b"authentication-results", b"received-spf")
 _COMMON = 60  # characters of a subject that make it the same
 
 
 class Found(NamedTuple):
-    """A finding; `weight` is what it added to the score."""
+    """A finding; `weight` is what it added to the score, `action` what it asks for whatever the score, "" for nothing."""
 
     symbol: str
     detail: str
     weight: float
+    action: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
     """A message with what was found of it.
 
-    `score` is the sum of the weights of `found`; `refused`, that a symbol asks for an action whatever the score.
+    `score` is the sum of the weights of `found`; `refused`, that a symbol asks for a refusal or quarantine whatever the
+    score.  `floor` is the threshold of the tag where a symbol asks for that.
     """
 
     name: str
@@ -63,10 +73,13 @@ class Case:
     refused: bool
     features: Sequence[int]
     campaign: int = 0
+    floor: float = -inf
+    path: str = ""
 
     def worth(self, threshold: float) -> float:
         """The score by which it is compared: a refusal is worth any threshold."""
-        return max(self.score, threshold) if self.refused else self.score
+        score = max(self.score, self.floor)
+        return max(score, threshold) if self.refused else score
 
 
 class _NoDns:
@@ -100,6 +113,8 @@ def offline(config: Config) -> Config:
         sign={},
         dnsbl={},
         dnswl={},
+        recipient_policies={},
+        recipient_scores={},
     )
 
 
@@ -122,15 +137,15 @@ class Player:
         self._book = build(config, checks, files, _NoDns(), NullObserver(), lambda: self._now)
         self.rules = self._book.policy.common
 
-    async def play(self, message: Message, spam: bool, name: str = "") -> Case:
+    async def play(self, message: Message, spam: bool, path: str = "") -> Case:
         """What is found of a message as it is kept in a mailbox."""
-        fields, sender = as_received(message)
+        fields, sender, recipient = as_received(message)
         self._now = received_at(message)
         session = Session(self._book, self._outcomes.append)
         await session.connect(b"unknown", "4", 25252, _CLIENT, _MACROS)
         await session.helo(b"mail.example.com", _MACROS)
         await session.mail([sender], _MACROS)
-        await session.rcpt([b"<user@example.net>"], _MACROS)
+        await session.rcpt([recipient], _MACROS)
         await session.data(_MACROS)
         session.headers(list(fields))
         await session.end_of_headers(_MACROS)
@@ -143,10 +158,23 @@ class Player:
         self._outcomes.clear()
         found = tuple(Found(symbol, details.get(symbol, ""), weight) for symbol, weight in ruling.scored)
         weighed = {one.symbol for one in found}
-        found += tuple(Found(symbol, detail, 0.0) for symbol, detail in details.items() if symbol not in weighed)
-        refused = any(self.rules.actions.get(symbol, Action.ACCEPT) is not Action.ACCEPT for symbol in details)
+        found += tuple(
+            Found(symbol, detail, 0.0, str(self.rules.actions.get(symbol, "")))
+            for symbol, detail in details.items()
+            if symbol not in weighed
+        )
         numbers = array("I", sorted(features(stripped(message, fields))))  # a list takes nine times the room
-        return Case(name or name_of(message), spam, found, sum(one.weight for one in found), refused, numbers)
+        case = Case(name_of(message), spam, found, sum(one.weight for one in found), False, numbers, path=path)
+        return forced(case, self.rules)
+
+
+def forced(case: Case, rules: Rules) -> Case:
+    """The case with what its symbols ask for whatever the score."""
+    actions = {rules.actions[one.symbol] for one in case.found if one.symbol in rules.actions}
+    if not actions or Action.ACCEPT in actions:
+        return case
+    marked = rules.tag if Action.TAG in actions and rules.tag is not None else -inf
+    return replace(case, refused=bool(actions - {Action.TAG}), floor=marked)
 
 
 def stripped(message: Message, fields: tuple[HeaderField, ...]) -> Message:
@@ -154,16 +182,28 @@ def stripped(message: Message, fields: tuple[HeaderField, ...]) -> Message:
     return Message(fields, body_size=message.body_size, body=message.body, body_cut=message.body_cut)
 
 
-def as_received(message: Message) -> tuple[tuple[HeaderField, ...], bytes]:
-    """The header section as it came in, and the reverse-path.
+class Received(NamedTuple):
+    """A message as it came in: its header section, the reverse-path and the forward-path."""
 
-    Where a mail store has left its fields on top, they go, and with them the Received line of the host that they are of.
-    What a filter said of it goes in any case: a judgement must not be judged by another.
+    fields: tuple[HeaderField, ...]
+    reverse_path: bytes
+    forward_path: bytes
+
+
+def as_received(message: Message) -> Received:
+    """What a milter would have been given of it.
+
+    Where a mail store has left its fields on top, they go, and with them the Received lines of the host that they are of.
+    What a filter said of it goes in any case: a judgement must not be judged by another.  Where no Return-Path says who
+    sent it, its author did: a made-up sender would differ from everything.
     """
     names = [field.name.strip(b" \t").lower() for field in message.fields]
+    first = names.index(b"received") if b"received" in names else -1
     start = 0
-    if names and any(name in _DELIVERED for name in names[: names.index(b"received") if b"received" in names else 1]):
-        start = names.index(b"received") + 1 if b"received" in names else 0
+    if names and any(name in _DELIVERED for name in names[: max(first, 1)]):
+        start = first + 1
+        if first >= 0 and _WITHIN.search(message.fields[first].value) and b"received" in names[start:]:
+            start = names.index(b"received", start) + 1
     kept = tuple(
         field
         for field, name in zip(message.fields[start:], names[start:], strict=True)
@@ -171,8 +211,10 @@ def as_received(message: Message) -> tuple[tuple[HeaderField, ...], bytes]:
     )
     sender = value(message, b"return-path")
     if not sender.startswith(b"<") or not sender.endswith(b">"):
-        sender = b"<sender@example.com>"
-    return kept, sender
+        domains = author(message).domains
+        sender = f"<sender@{domains[0] if domains else 'example.com'}>".encode("ascii", "replace")
+    recipients = [found[1] for name in _RECIPIENTS if (found := _ADDRESS.fullmatch(value(message, name)))]
+    return Received(kept, sender, b"<%s>" % (recipients[0] if recipients else b"user@example.net"))
 
 
 def received_at(message: Message) -> float:
@@ -189,8 +231,8 @@ def received_at(message: Message) -> float:
 
 
 def name_of(message: Message) -> str:
-    """By what a reader finds it again: Message-ID and subject."""
-    return " ".join(filter(None, (value(message, b"message-id").decode("utf-8", "replace"), text(message, b"subject"))))
+    """By what a reader finds it again: subject and Message-ID."""
+    return " ".join(filter(None, (text(message, b"subject"), value(message, b"message-id").decode("utf-8", "replace"))))
 
 
 class Campaigns:
@@ -226,6 +268,14 @@ def campaign_keys(subject: str, numbers: Sequence[int]) -> Iterable[object]:
     # Sets that have much in common have the same least elements under most orders.
     for band in range(2):
         yield (band, *sorted(numbers, key=lambda slot: slot * (2654435761 + 2 * band) % 4294967291)[:4])
+
+
+def least_learned(cases: Sequence[Case], folds: int) -> tuple[int, int]:
+    """How much ham, and how much spam, a classifier has learned at least that judges a fold."""
+    inside = Counter((fold_of(case.campaign, folds), case.spam) for case in cases)
+    total = Counter(case.spam for case in cases)
+    ham, spam = (total[kind] - max(inside[fold, kind] for fold in range(folds)) for kind in (False, True))
+    return ham, spam
 
 
 def fold_of(campaign: int, folds: int) -> int:
@@ -271,6 +321,7 @@ def crossed(
     step: Callable[[], None] = lambda: None,
 ) -> list[Case]:
     """Every message, with the opinion of a classifier that learned from the campaigns of the other folds."""
+    rules = rules_of(config)
     weights = bayes_weights(config)
     options = config.of(Classifier)
     result = []
@@ -278,15 +329,19 @@ def crossed(
         apart = [case for case in cases if fold_of(case.campaign, folds) == fold]
         rest = [case for case in cases if fold_of(case.campaign, folds) != fold]
         for case, (margin, strength) in zip(apart, strengths(rest, apart, options, step), strict=True):
-            result.append(with_opinion(case, margin, strength, weights))
+            result.append(forced(with_opinion(case, margin, strength, weights), rules))
     return result
+
+
+def rules_of(config: Config) -> Rules:
+    """The policy under which content is judged by a configuration; sections for single recipients have no say."""
+    return Policy(config, tuple(c for c in all_checks() if c.stage is Stage.EOM)).common
 
 
 def bayes_weights(config: Config) -> dict[str, float]:
     """What the symbols of the classifier weigh under a configuration; one that has an action weighs nothing."""
-    declared = next(c for c in all_checks() if c.name == classifier.__name__).scores
-    chosen = {symbol: config.scores.get(symbol, declared[symbol]) for symbol in BAYES}
-    return {symbol: 0.0 if isinstance(weight, Action) else float(weight) for symbol, weight in chosen.items()}
+    numbers = rules_of(config).numbers
+    return {symbol: numbers.get(symbol, 0.0) for symbol in BAYES}
 
 
 class Catch(NamedTuple):

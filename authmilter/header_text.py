@@ -3,18 +3,27 @@
 For heuristics alone: what decides about identity goes by `addresses.author`.  Each text is made once per message.
 """
 
+import re
 from functools import lru_cache
 
-from authmilter.addresses import Author, author, decode_words, read_mailboxes
+from authmilter.addresses import Author, author, read_mailboxes
+from authmilter.mime_fields import decode_words
 from authmilter.model import Message
 
 MAX_VALUE = 4096  # octets of a field that are looked at
 
+_EXCERPT = 60  # octets of a field that are shown to the administrator
 _LIST_FIELDS = (b"list-id", b"list-post", b"mailing-list")
+_BASE64 = re.compile(rb"=\?[^?]{1,64}\?[bB]\?")
 # Second-level domains below which others register, as in example.co.uk.
 _SECOND_LEVEL = frozenset(
-    ("ac", "co", "com", "edu", "gob", "gouv", "gov", "ltd", "me", "mil", "ne", "net", "nom", "or", "org", "plc", "sch")
-)
+    (
+        "ac", "co", "com", "edu", "go", "gob", "gouv", "gov", "govt", "ltd", "me", "mil", "ne", "net", "nom", "or", "org",
+        "plc", "sch",
+    )
+)  # fmt: skip
+# Domains below which each customer has one of his own to write from.
+_SHARED = frozenset(("onmicrosoft.com",))
 
 
 def value(message: Message, name: bytes) -> bytes:
@@ -31,7 +40,7 @@ def value(message: Message, name: bytes) -> bytes:
 
 
 def text(message: Message, name: bytes) -> str:
-    """The same decoded (RFC 2047); octets that are no UTF-8 become U+FFFD."""
+    """The same decoded (RFC 2047), raw octets as UTF-8, or as windows-1252 where they are none."""
     texts = message.derived.get("header_text")
     if not isinstance(texts, dict):
         texts = message.derived["header_text"] = {}
@@ -43,7 +52,17 @@ def text(message: Message, name: bytes) -> str:
 
 def shown(raw: bytes) -> str:
     """A value without folds, decoded."""
-    return (decode_words(raw) if b"=?" in raw else raw).decode("utf-8", "replace")
+    return raw.decode() if raw.isascii() and b"=?" not in raw else decode_words(raw)
+
+
+def excerpt(raw: bytes) -> str:
+    """The beginning of a value as it was written, for the detail of a finding."""
+    return raw[:_EXCERPT].decode("utf-8", "backslashreplace")
+
+
+def has_needless_base64(message: Message, name: bytes, decoded: str) -> bool:
+    """Is the field, which reads so when it is decoded, all ASCII, and in base64 nevertheless?"""
+    return decoded.isascii() and _BASE64.search(value(message, name)) is not None
 
 
 def display_name(message: Message) -> str:
@@ -81,6 +100,14 @@ def is_list(message: Message) -> bool:
     return any(name in index for name in _LIST_FIELDS)
 
 
+def is_via_list(message: Message) -> bool:
+    """Does a list say that it put itself into From in place of the author, as in ``Alice via Talk <talk@lists.test>``?
+
+    Lists do so for the sake of authors whose domains have a DMARC policy.
+    """
+    return is_list(message) and " via " in display_name(message).lower()
+
+
 @lru_cache(maxsize=4096)
 def site(domain: str) -> str:
     """The part of a lower-case domain that somebody registered, as far as one can tell without asking the DNS.
@@ -88,6 +115,7 @@ def site(domain: str) -> str:
     RFC 9989 section 4.10 has the right way, which takes questions.  Here a guess will do, since it decides nothing alone.
     """
     labels = domain.split(".")
-    if len(labels) > 2 and len(labels[-1]) == 2 and labels[-2] in _SECOND_LEVEL:
+    registered = ".".join(labels[-2:])
+    if len(labels) > 2 and ((len(labels[-1]) == 2 and labels[-2] in _SECOND_LEVEL) or registered in _SHARED):
         return ".".join(labels[-3:])
-    return ".".join(labels[-2:])
+    return registered

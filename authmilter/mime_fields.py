@@ -203,14 +203,19 @@ def decode_words(raw: bytes) -> str:
     if b"=?" not in raw:
         return decode(raw, "")
     pieces: list[str] = []
-    taken = 0
+    taken, charset = 0, ""
+    octets: list[bytes] = []  # of words of one charset side by side: many senders split a character between two of them
     raw = _BETWEEN_WORDS.sub(b"?=", raw)  # section 6.2: blanks between two of them are not shown
     for word in _ENCODED_WORD.finditer(raw):
+        named = word[1].partition(b"*")[0].decode("latin-1")
+        if octets and (word.start() > taken or named.lower() != charset.lower()):
+            pieces.append(decode(b"".join(octets), charset))
+            octets.clear()
         if word.start() > taken:
             pieces.append(decode(raw[taken : word.start()], ""))
-        taken = word.end()
-        octets = base64_decoded(word[3]) if word[2] in b"bB" else binascii.a2b_qp(word[3], header=True)
-        pieces.append(decode(octets, word[1].partition(b"*")[0].decode("latin-1")))
+        taken, charset = word.end(), named
+        octets.append(base64_decoded(word[3]) if word[2] in b"bB" else binascii.a2b_qp(word[3], header=True))
+    pieces.append(decode(b"".join(octets), charset))
     pieces.append(decode(raw[taken:], ""))
     return "".join(pieces)
 

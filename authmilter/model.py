@@ -126,7 +126,8 @@ class Envelope(NamedTuple):
     """MAIL and RCPT.
 
     `reverse_path` None is the null reverse-path ``<>``.  A path that can't be parsed is a Mailbox without domain.
-    `forward_paths` are the recipients so far; `auth_user` is the SASL login, "" if none.
+    `forward_paths` are the recipients so far; `auth_user` is the SASL login, "" if none.  `smtputf8`: the client may have
+    written UTF-8 in the header section (RFC 6531).
     """
 
     reverse_path: Mailbox | None = None
@@ -135,6 +136,7 @@ class Envelope(NamedTuple):
     tls: str = ""
     direction: Direction = Direction.INBOUND
     local_submission: bool = False
+    smtputf8: bool = False
 
 
 class Message:
@@ -149,10 +151,12 @@ class Message:
         oversized: str = "",
         body: bytes = b"",
         body_cut: bool = False,
+        out_of_room: bool = False,
     ) -> None:
         self.fields = fields
         self.body = body  # as received; b"" where no check wants it
         self.body_cut = body_cut  # is `body` not the whole?
+        self.out_of_room = out_of_room  # was it cut only because too many bodies were kept at once?
         self.body_size = body_size
         self.body_hashes = body_hashes
         self.oversized = oversized  # what was not examined because it was too large, "" if nothing
@@ -175,6 +179,7 @@ class Message:
         oversized: str,
         body: bytes = b"",
         body_cut: bool = False,
+        out_of_room: bool = False,
     ) -> "Message":
         """The same header section, with what is now known of the body; what was derived from the fields is kept."""
         message = Message.__new__(Message)
@@ -184,6 +189,7 @@ class Message:
         message.oversized = oversized
         message.body = body
         message.body_cut = body_cut
+        message.out_of_room = out_of_room
         message.content = {}
         return message
 

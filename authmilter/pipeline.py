@@ -165,17 +165,14 @@ class Pipeline:
 
     def start(
         self, stage: Stage, direction: Direction, tx: Transaction, dns: Resolver
-    ) -> tuple[list[Finding], list[tuple[Stage, Work]]]:
-        """Run the checks of a stage: findings of those that only compute, and the work of those that may wait.
-
-        With the work comes the stage at which policy may first act on what it finds.
-        """
+    ) -> tuple[list[Finding], list[tuple[Check, Work]]]:
+        """Run the checks of a stage: findings of those that only compute, and the work of those that may wait."""
         checks = self._checks[direction][stage]
         if not checks:
             return [], []
         now = self.clock()
         found: list[Finding] = []
-        waiting: list[tuple[Stage, Work]] = []
+        waiting: list[tuple[Check, Work]] = []
         done = self.observer.check_done
         ended = time.perf_counter()
         for check, settings in checks:
@@ -184,7 +181,7 @@ class Pipeline:
                 if not check.waits:
                     found.extend(islice(check.run(tx, tools), MAX_FINDINGS))  # type: ignore[arg-type]
                 elif check.unless is None or not check.unless(tx, tools):
-                    waiting.append((check.judged, eager.start(self._wait(check, tx, tools))))
+                    waiting.append((check, eager.start(self._wait(check, tx, tools))))
                     ended = time.perf_counter()
                     continue
             except Exception as error:
@@ -257,13 +254,16 @@ class KeptBody:
         self._chunks: list[bytes] = []
         self._taken = 0
         self.cut = False
+        self.out_of_room = False  # was it cut for want of room, and not for its size?
 
     def add(self, chunk: bytes) -> None:
         """The next octets."""
         if self.cut:
             return
-        kept = self._pipeline.take_room(min(len(chunk), self._left))
+        wanted = min(len(chunk), self._left)
+        kept = self._pipeline.take_room(wanted)
         self.cut = kept < len(chunk)
+        self.out_of_room = kept < wanted
         self._left -= kept
         self._taken += kept
         self._chunks.append(chunk[:kept] if self.cut else chunk)

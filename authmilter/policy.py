@@ -77,6 +77,8 @@ _DERIVED_FROM = {
 # Symbols that corroborate a DMARC failure under p=reject.  A temperror never does.
 _CORROBORATING = frozenset(("spf_fail", "iprev_fail", "iprev_permerror"))
 _LISTING = "dnsbl_"
+# What was learned is an opinion: it tags, but neither corroborates nor rejects by itself.
+_LEARNED = frozenset(("bayes_spam", "bayes_sure"))
 
 # Without one of these `derived` has no symbols, and nothing is excused.
 _DERIVING = frozenset((("dmarc", Result.FAIL), ("spf", Result.FAIL)))
@@ -259,8 +261,10 @@ def _judge(rules: Rules, stages: Mapping[str, Stage], tx: Transaction, stage: St
     symbols = list(dict.fromkeys(map(_symbol, tx.results)))  # ten broken signatures weigh no more than one
     scored = _scored(rules.numbers, symbols, tx.findings)
     score = round(sum((weight for _, weight in scored), 0.0), 3)
+    known = round(sum((weight for symbol, weight in scored if symbol not in _LEARNED), 0.0), 3)
+    alone = known <= 0 and score > known
     if at_end:
-        suspect = (rules.tag is not None and score >= rules.tag) or any(
+        suspect = (rules.tag is not None and known >= rules.tag) or any(
             finding.symbol.startswith(_LISTING) and rules.speaks_against(finding.symbol) for _, finding in tx.findings
         )
         symbols = [*derived(tx, symbols, suspect=suspect), *symbols]
@@ -295,7 +299,7 @@ def _judge(rules: Rules, stages: Mapping[str, Stage], tx: Transaction, stage: St
         (rules.quarantine, Action.QUARANTINE),
         (rules.tag, Action.TAG),
     ):
-        if threshold is not None and score >= threshold:
+        if threshold is not None and score >= threshold and not (alone and action is Action.REJECT):
             because = tuple(symbol for symbol, weight in scored if weight > 0)
             verdict = _verdict(action, because, score, tx, stage, reference, by_score=True)
             return Ruling(verdict, rules.enforce, scored)

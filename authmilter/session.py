@@ -56,7 +56,8 @@ MAX_PREFETCHED_KEYS = 20  # of a chain: it has few sealers, unless it is made to
 MAX_HELO = 1024  # octets; RFC 5321 section 4.5.3.1.2 has 255 for a domain
 MAX_RECIPIENTS = 10_000  # more are accepted, but no longer listed
 MAX_CHECKED_RECIPIENTS = 1000  # at the end of the message; at RCPT each one is
-MAX_FINDINGS = 500  # of a transaction; every recipient may bring some
+MAX_FINDINGS = 600  # of a transaction
+MAX_RECIPIENT_FINDINGS = 500  # of them; every recipient may bring some, and the message itself must still have its say
 
 TIME_FOR_RCPT = 5.0  # seconds of command_timeout, or a third of it, that are not spent on what began before
 
@@ -131,6 +132,7 @@ class _Waiting(NamedTuple):
     stage: Stage
     judged: Stage
     work: Work
+    check: str
 
 
 class Session:
@@ -259,6 +261,7 @@ class Session:
             auth_user=auth_user,
             direction=Direction.OUTBOUND if outbound else Direction.INBOUND,
             local_submission=local and not auth_user,
+            smtputf8=any(parameter.upper() == b"SMTPUTF8" for parameter in args[1:]),
         )
         self.tx = self.tx._replace(envelope=envelope, queue_id=_text(macros.get(b"i", b"")))
         if not outbound and not self._trusted_relay:
@@ -376,7 +379,9 @@ class Session:
             message = message.with_body(self._body_size, hashes, self._oversized, body_cut=self._body_size > 0)
         else:
             cut = self._body.cut or not self._body_wanted
-            message = message.with_body(self._body_size, hashes, self._oversized, self._body.whole(), cut)
+            message = message.with_body(
+                self._body_size, hashes, self._oversized, self._body.whole(), cut, self._body.out_of_room
+            )
         self.tx = self.tx._replace(message=message)
         outbound = self.tx.envelope.direction is Direction.OUTBOUND
         ruling, authentication_results, signed = await (self._outbound() if outbound else self._inbound())
@@ -550,7 +555,8 @@ class Session:
                 found = waiting.work.result()
             else:
                 waiting.work.cancel()
-                found = [Finding("check_error", "deadline")]
+                found = [Finding(f"{waiting.check}_temperror", "deadline")]
+                self.rules.observer.check_error(waiting.check, "temperror")
             self._add(waiting.stage, found)
             if waiting.stage < Stage.MAIL:  # it concerns every message of the session
                 entries = tuple((waiting.stage, finding) for finding in found)
@@ -576,7 +582,8 @@ class Session:
         if stage is Stage.RCPT:
             self._of_recipient += found
         known = self.tx.findings
-        new = [entry for finding in found if (entry := (stage, finding)) not in known][: MAX_FINDINGS - len(known)]
+        most = MAX_RECIPIENT_FINDINGS if stage is Stage.RCPT else MAX_FINDINGS
+        new = [entry for finding in found if (entry := (stage, finding)) not in known][: max(0, most - len(known))]
         self.tx = self.tx._replace(findings=known + tuple(new))
         for _, finding in new:
             self.rules.observer.finding(finding.symbol)
@@ -630,7 +637,7 @@ class Session:
         """Run the checks of a stage on that transaction; those that wait go on."""
         found, waiting = self.rules.pipeline.start(stage, tx.envelope.direction, tx, self._dns)
         self._add(stage, found)
-        self._waiting += [_Waiting(stage, judged, work) for judged, work in waiting]
+        self._waiting += [_Waiting(stage, check.judged, work, check.name) for check, work in waiting]
 
     async def _authenticate(self, timeout: float) -> None:  # noqa: ASYNC109  what is late becomes a temperror
         """DKIM, ARC, and DMARC on top of them."""

@@ -65,13 +65,14 @@ def message_of(raw: bytes) -> Message | None:
 class StoredMail:
     """All messages under some paths; ``-`` is standard input.
 
-    `size` are the octets of all files there, `done` how many of them were read, `skipped` counts what was no message, and
-    `problems` are sentences for the user on what could not be read.
+    `size` are the octets of all files there, `done` how many of them were read, `path` is the file that the newest message
+    is of, `skipped` counts what was no message, and `problems` are sentences for the user on what could not be read.
     """
 
     def __init__(self, paths: Iterable[str]) -> None:
         self._paths = list(paths)
         self.done = 0
+        self.path = ""
         self.skipped = 0
         self.problems: list[str] = []
         self._files: list[tuple[str, int]] = []
@@ -82,6 +83,7 @@ class StoredMail:
     def __iter__(self) -> Iterator[Message]:
         for path, size in self._files:
             before = self.done
+            self.path = path
             try:
                 yield from self._file(path, before)
             except _UNREADABLE as error:

@@ -124,6 +124,19 @@ class TestScores:
         assert reply is not None
         assert reply.text == "Message looks like spam [am-1]"
 
+    def test_the_classifier_never_rejects_alone(self) -> None:
+        config = Config(policy=PolicyOptions(reject=4.0), policy_set=frozenset({"reject"}))
+        weights: dict[str, Weight] = {"bayes_spam": 6.0, "date_past": 0.1, "bayes_ham": -1.0}
+        opinion = evidence(findings=["bayes_spam"])
+        assert shown(judge(opinion, scores=weights, config=config)) == "tag"
+        assert shown(judge(evidence(findings=["bayes_spam", "date_past"]), scores=weights, config=config)) == "554 5.7.1"
+        assert shown(judge(opinion, scores={"bayes_spam": Action.REJECT}, config=config)) == "550 5.7.1"  # as was asked for
+
+    def test_the_classifier_corroborates_no_failure_of_dmarc(self) -> None:
+        failed = evidence(spf=N, dkim=[N], dmarc=F, asks="reject", findings=["bayes_spam"])
+        assert shown(judge(failed, scores={"bayes_spam": 11.0})) == "tag"
+        assert shown(judge(failed, scores={"bayes_spam": 13.0, "dkim_none": 0.1})) == "554 5.7.1"
+
     def test_weights_of_presets_and_findings_add_up(self) -> None:
         ruling = judge(evidence(spf=F, findings=["helo_literal"]), scores={"spf_fail": 4.0})
         assert ruling.verdict.score == 5.5

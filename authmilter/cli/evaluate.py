@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 WORST = 10  # messages shown of each kind
 RATES = (0.005, 0.001)  # of false positives
 WIDTH = 40  # characters of the longest bar
-NAME = 90  # characters of a message's name
+NAME = 100  # characters of a message's name
+FEW = 5  # names of messages shown that are in both sources
 _PATHS = "a message, an mbox or a tar archive, packed or not; a folder or maildir with all below it"
 
 
@@ -60,30 +61,28 @@ def run(args: argparse.Namespace) -> int:
         return EX_USAGE
     if args.plots:
         _plotter()  # before all the work
-    config = ini.load(ini.find(args.config), check_files=False)
+    path = ini.find(args.config)
+    config = ini.load(path, check_files=False)
     configure("text", "error")
     with _progress() as progress:
-        cases, problems, skipped = _play(args, config, progress)
-        for problem in problems:
-            progress.clear()
+        mail = _play(args, config, progress)
+        progress.clear()
+        for problem in mail.problems:
             print(f"authmilter evaluate: {escaped(problem)}", file=sys.stderr)
-        for kind, path in ((False, args.ham), (True, args.spam)):
-            if not any(case.spam is kind for case in cases):
-                progress.clear()
-                print(f"authmilter evaluate: there is no message in {escaped(path)}", file=sys.stderr)
+        for kind, source in ((False, args.ham), (True, args.spam)):
+            if not any(case.spam is kind for case in mail.cases):
+                where = "that is not in both sources" if mail.in_both else f"in {escaped(source)}"
+                print(f"authmilter evaluate: there is no message {where}", file=sys.stderr)
                 return EX_DATAERR
-        report = _reports(args, config, cases, progress)
-    report["skipped"] = skipped
+        report = _reports(args, path, config, mail, progress)
     if args.plots:
         _plot(args.plots, report)
     if args.json:
-        json.dump(
-            {**report, "modes": {name: _public(mode) for name, mode in report["modes"].items()}}, sys.stdout, indent=1
-        )
+        json.dump({**report, "modes": {name: _public(mode) for name, mode in report["modes"].items()}}, sys.stdout)
         print()
     else:
         _show(report, args.plots)
-    return EX_PROBLEMS if problems else 0
+    return EX_PROBLEMS if mail.problems else 0
 
 
 @contextmanager
@@ -95,31 +94,53 @@ def _progress() -> "Iterator[Progress]":
         progress.clear()
 
 
-def _play(args: argparse.Namespace, config: "Config", progress: Progress) -> "tuple[list[Case], list[str], int]":
-    """Every message with its campaign, what could not be read, and how many files were no message."""
+@dataclass
+class _Mail:
+    """Every message of the sources, what could not be read, and what was left out."""
+
+    cases: "list[Case]" = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    skipped: int = 0
+    copies: int = 0
+    in_both: list[str] = field(default_factory=list)
+
+
+def _play(args: argparse.Namespace, config: "Config", progress: Progress) -> _Mail:
+    from authmilter.classifier.learned import identity
     from authmilter.evaluation import Campaigns, Player, campaign_keys
     from authmilter.header_text import text
     from authmilter.stored_mail import StoredMail
 
     player = Player(config)
     campaigns = Campaigns()
-    cases: list[Case] = []
-    problems: list[str] = []
-    skipped = 0
+    cases: dict[bytes, Case] = {}
+    found = _Mail()
+    seen = 0
     sources = [(StoredMail([args.ham]), False), (StoredMail([args.spam]), True)]
     size = sum(mail.size for mail, _ in sources)
     before = 0
     with asyncio.Runner() as runner:
         for mail, spam in sources:
             for message in mail:
-                case = runner.run(player.play(message, spam))
+                seen += 1
+                progress.show(before + mail.done, size, plural(seen, "message"))
+                who = identity(message)
+                if who in cases:
+                    # What is in both is wrong in one of them, and nobody here knows in which.
+                    if cases[who].spam is spam:
+                        found.copies += 1
+                    else:
+                        found.in_both.append(mail.path)
+                        cases[who] = replace(cases[who], in_both=True)
+                    continue
+                case = runner.run(player.play(message, spam, mail.path))
                 keys = campaign_keys(text(message, b"subject"), case.features)
-                cases.append(replace(case, campaign=campaigns.add(keys)))
-                progress.show(before + mail.done, size, plural(len(cases), "message"))
+                cases[who] = replace(case, campaign=campaigns.add(keys))
             before += mail.size
-            problems += mail.problems
-            skipped += mail.skipped
-    return [replace(case, campaign=campaigns.find(case.campaign)) for case in cases], problems, skipped
+            found.problems += mail.problems
+            found.skipped += mail.skipped
+    found.cases = [replace(case, campaign=campaigns.find(case.campaign)) for case in cases.values()]
+    return found
 
 
 def _reports(args: argparse.Namespace, config: "Config", cases: "list[Case]", progress: Progress) -> dict[str, Any]:
