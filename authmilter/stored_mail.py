@@ -21,7 +21,7 @@ from typing import IO, Any
 from authmilter.model import HeaderField, Message
 
 MAX_MESSAGE = 4 * 1024 * 1024  # octets of a message that are read; the rest of it is passed over
-MAX_FIELDS = 10_000  # header fields of a message; the rest of them is passed over
+MAX_FIELDS = 20_000  # header fields of a message; the rest of them is passed over
 MAX_DEPTH = 4  # an mbox.gz in a tar.gz is at 3
 MAX_GROWTH = 200  # times that mail may shrink by packing, beyond the first ALLOWANCE octets
 ALLOWANCE = 64 * 1024 * 1024
@@ -222,9 +222,9 @@ class _Member(io.RawIOBase):
         buffer[: len(octets)] = octets
         return len(octets)
 
-    def skip(self) -> None:
-        """Go on to the block behind it."""
-        self.left += -self.left % _HEAD if self.left else 0
+    def skip(self, padding: int) -> None:
+        """Go on to what is behind it and so much padding."""
+        self.left += padding
         while self.left:
             self.read(min(self.left, _CHUNK))
 
@@ -263,13 +263,11 @@ def _tar(file: io.BufferedReader, meter: _Metered, depth: int) -> Iterator[bytes
             raise ValueError("has files with holes: the rest of it is not read")
         if kind in b"123456":  # links, devices and folders have no content
             continue
-        padding = -size % _HEAD
         member = _Member(file, size)
         name = header[:100].partition(b"\0")[0].rpartition(b"/")[2].decode("latin-1")
         if kind in b"07\0" and size and not name.startswith((".", *_ITSELF)):
             yield from _contents(io.BufferedReader(member, _CHUNK), meter, depth + 1)
-        member.left += padding
-        member.skip()
+        member.skip(-size % _HEAD)
 
 
 def _tar_number(field: bytes) -> int:

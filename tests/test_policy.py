@@ -130,7 +130,7 @@ class TestScores:
         opinion = evidence(findings=["bayes_spam"])
         assert shown(judge(opinion, scores=weights, config=config)) == "tag"
         assert shown(judge(evidence(findings=["bayes_spam", "date_past"]), scores=weights, config=config)) == "554 5.7.1"
-        assert shown(judge(opinion, scores={"bayes_spam": Action.REJECT}, config=config)) == "550 5.7.1"  # as was asked for
+        assert shown(judge(opinion, scores={"bayes_spam": Action.REJECT}, config=config)) == "554 5.7.1"  # as was asked for
 
     def test_the_classifier_corroborates_no_failure_of_dmarc(self) -> None:
         failed = evidence(spf=N, dkim=[N], dmarc=F, asks="reject", findings=["bayes_spam"])
