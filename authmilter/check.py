@@ -118,7 +118,8 @@ class Check:
     over what the check itself says (`prior`).  `strict` is what the preset strict has in their place.  `dynamic` are further symbols, which follow from the configuration, and all begin with `prefix`.
     `waits_for` is the first stage at which policy may refuse for them, if not that of the check.  `unless` tells of one that
     waits by a look at what is known already, such as cached DNS answers, that it has nothing to find; that is the usual
-    case, and costs a quarter.  `body`: it reads the body, which is not kept for others.
+    case, and costs a quarter.  `body`: it reads the body, which is not kept for others.  `meanings` has a sentence for each
+    symbol, where `help` does not say all of several.
     """
 
     name: str
@@ -137,6 +138,7 @@ class Check:
     dynamic: Callable[[Config], Mapping[str, Weight]] = _none
     unless: Callable[[Transaction, Tools], bool] | None = None
     body: bool = False
+    meanings: Mapping[str, str] = field(default_factory=_nothing)
     prior: Mapping[str, Weight] = field(default_factory=_nothing)
 
     @property
@@ -178,6 +180,7 @@ def check(
     dynamic: Callable[[Config], Mapping[str, Weight]] = _none,
     unless: Callable[[Transaction, Tools], bool] | None = None,
     body: bool = False,
+    meanings: Mapping[str, str] = _NOTHING,
 ) -> Callable[[F], F]:
     """Register the decorated generator as a check of that stage.
 
@@ -211,6 +214,7 @@ def check(
             dynamic,
             unless,
             body,
+            meanings,
             scores,
         )
         return function

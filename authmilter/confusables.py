@@ -1,4 +1,4 @@
-"""Characters that look like others: how a text reads to whoever only looks at it.
+"""Characters that look like others: how a text, or a domain, reads to whoever only looks at it.
 
 The table is made from ``confusables.txt`` of Unicode 15.1 (Unicode Technical Standard 39 section 4): single characters
 of the basic plane that look like an ASCII letter or digit, in the form that case folding leaves, without those that
@@ -61,7 +61,7 @@ _TABLE = {ord(char): letter for letter, chars in _LOOK_LIKE.items() for char in 
 
 # What looks alike within ASCII, in most typefaces or a careless moment.
 _ASCII_PAIRS = (("rn", "m"), ("vv", "w"), ("cl", "d"))
-_ASCII_SINGLE = str.maketrans("01i|", "olll")
+_ASCII_SINGLE = str.maketrans("01i|35", "ollles")
 
 # Scripts with letters that are taken for Latin ones.
 _SCRIPTS_LIKE_LATIN = re.compile("[\u0370-\u058f\u13a0-\u13ff\u1f00-\u1fff\u2c80-\u2cff\ua4d0-\ua4ff\uab70-\uabbf]")
@@ -102,3 +102,27 @@ def mixes_scripts(word: str) -> bool:
         return False
     scripts = {"LATIN" if char.isascii() else script(char) for char in word if char.isalpha()}
     return "LATIN" in scripts and not _LIKE_LATIN.isdisjoint(scripts) and plain(word).isascii()
+
+
+def u_label(label: str) -> str:
+    """A label of a domain as it is shown: an A-label decoded, without a look at whether RFC 5891 allows what comes out."""
+    if not label.startswith("xn--"):
+        return label
+    try:
+        return label[4:].encode().decode("punycode")
+    except (UnicodeError, ValueError, OverflowError):
+        return label
+
+
+@lru_cache(maxsize=4096)
+def is_disguised(domain: str) -> bool:
+    """Does a lower-case domain in A-labels have a label that mixes scripts, or one all of whose letters pass for Latin
+    ones, under a top-level domain in Latin letters?"""
+    labels = domain.split(".")
+    for label in map(u_label, labels[:-1]):
+        if mixes_scripts(label):
+            return True
+        others = [char for char in label if not char.isascii()]
+        if others and labels[-1].isalpha() and plain(label).isascii() and "LATIN" not in map(script, others):
+            return True
+    return False

@@ -12,6 +12,9 @@ from authmilter.model import Message
 
 MAX_VALUE = 4096  # octets of a field that are looked at
 
+# What lists, and whoever claims to be one, get of the weight of things that lists do by their nature.
+LIST_SHARE = 0.3
+
 _EXCERPT = 60  # octets of a field that are shown to the administrator
 _LIST_FIELDS = (b"list-id", b"list-post", b"mailing-list")
 _BASE64 = re.compile(rb"=\?[^?]{1,64}\?[bB]\?")

@@ -27,8 +27,9 @@ T = TypeVar("T")
 Read = Callable[[bytes], T]  # raises ScanError where the answer is none
 
 PIECE = 65536  # octets that are read at once
-REST = 10.0  # seconds between attempts at a server that has given up
+REST = 10.0  # seconds between attempts at a server that has failed, if there is another one, or it can be done without
 GIVEN_UP = 3  # failures in a row
+HURRY = 2.0  # seconds for an answer after them
 
 MAX_VERDICT = 4096  # octets that clamd may answer
 MAX_OPINION = 1024 * 1024  # the same of spamd and rspamd, whose symbols may be many
@@ -72,50 +73,90 @@ def web_server(url: str) -> SocketAddress:
     return SocketAddress("inet", parts.hostname or "", parts.port or 80)
 
 
+class TooLargeError(ScanError):
+    """A server was told more than it takes."""
+
+
+class _Server:
+    """One of them: `failures` in a row, until when it `rests` after the last, and the connections that it may have."""
+
+    def __init__(self, address: SocketAddress, connections: int) -> None:
+        self.address = address
+        self.failures = 0
+        self.rests = 0.0
+        self.connections = asyncio.Semaphore(connections)
+
+    async def ask(self, request: Sequence[bytes | memoryview], read: Read[T], most: int, timeout: float) -> T:  # noqa: ASYNC109  it waits for a connection, too
+        """What `read` makes of the answer; raises ScanError and OSError, TimeoutError after `timeout` seconds."""
+        now = asyncio.get_running_loop().time
+        connected = False
+        try:
+            async with asyncio.timeout(timeout), self.connections:
+                connected = True
+                if self.failures:
+                    self.rests = now() + REST  # one is enough to see whether it is back
+                answer = read(await exchange(self.address, request, most))
+        except TooLargeError:  # it is well
+            raise
+        except (ScanError, OSError, ValueError):
+            if not connected:
+                raise ScanError("all connections are in use") from None
+            self.failures += 1
+            self.rests = now() + REST
+            raise
+        self.failures = 0
+        return answer
+
+
 class Servers:
     """Servers that do the same, any of which may answer.
 
     They are asked in their order, one after the other until one gives an answer that can be read; each has its part of the
-    time.  Those that failed at their last attempt come last.
+    time.  Those that have failed lately come last, and before them those that have all their connections in use.  One that
+    has failed again and again is expected to answer within `HURRY` seconds until it has done so, so that one that hangs
+    does not hold up all mail.
     """
 
-    def __init__(self, addresses: Sequence[SocketAddress], *, patient: bool = True) -> None:
-        """`patient`: ask also where all have failed again and again.  Otherwise that is tried every `REST` seconds."""
-        self._failures = dict.fromkeys(addresses, 0)  # in a row
+    def __init__(self, addresses: Sequence[SocketAddress], connections: int = 10, *, patient: bool = True) -> None:
+        """`connections` to each at once; who needs one more waits for it.
+
+        `patient`: ask also where all have failed again and again.  Otherwise that is tried every `REST` seconds.
+        """
+        self._servers = [_Server(address, connections) for address in addresses]
         self._patient = patient
         self._next_attempt = 0.0
 
     async def ask(self, request: Sequence[bytes | memoryview], read: Read[T], most: int, timeout: float) -> T:  # noqa: ASYNC109  it is shared out
         """What `read` makes of an answer of up to `most` octets.
 
-        Raises ScanError where no server gives one within `timeout` seconds.
+        Raises ScanError where no server gives one within `timeout` seconds, TooLargeError where the request is too large
+        for all of them.
         """
-        await asyncio.sleep(0)  # to be a task of its own, which the time-outs below may cancel; see `eager`
+        await asyncio.sleep(0)  # to be a task of its own, which the time-outs may cancel; see `eager`
         now = asyncio.get_running_loop().time
-        if not self._patient and min(self._failures.values()) >= GIVEN_UP:
+        if not self._patient and all(server.failures >= GIVEN_UP for server in self._servers):
             if now() < self._next_attempt:
                 raise ScanError("has not answered lately")
             self._next_attempt = now() + REST
         problems = []
         deadline = now() + timeout
-        addresses = sorted(self._failures, key=lambda address: self._failures[address] > 0)
-        for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
+        servers = sorted(self._servers, key=lambda s: (s.failures > 0 and now() < s.rests, s.connections.locked()))
+        too_large = 0
+        for left, server in zip(range(len(servers), 0, -1), servers, strict=True):
+            share = (deadline - now()) / left
             try:
-                async with asyncio.timeout((deadline - now()) / left):
-                    answer = read(await exchange(address, request, most))
+                return await server.ask(request, read, most, min(share, HURRY) if server.failures >= GIVEN_UP else share)
             except TimeoutError:
-                problems.append(f"{address}: no answer in time")
-            except ScanError as error:
-                problems.append(f"{address}: {error}")
+                problem = "no answer in time"
+            except socket.gaierror as error:  # whose number is not one of the system
+                problem = error.strerror
             except OSError as error:
-                problems.append(f"{address}: {os.strerror(error.errno) if error.errno else error}")
-            except ValueError as error:  # a name that no resolver takes
-                problems.append(f"{address}: {error}")
-            else:
-                self._failures[address] = 0
-                return answer
-            self._failures[address] += 1
-        raise ScanError("; ".join(problems))
+                problem = os.strerror(error.errno) if error.errno else str(error)
+            except (ScanError, ValueError) as error:  # ValueError: a name that no resolver takes
+                problem = str(error)
+                too_large += isinstance(error, TooLargeError)
+            problems.append(f"{server.address}: {problem}")
+        raise (TooLargeError if too_large == len(servers) else ScanError)("; ".join(problems))
 
 
 async def exchange(address: SocketAddress, request: Sequence[bytes | memoryview], most: int) -> bytes:

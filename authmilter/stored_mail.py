@@ -80,7 +80,8 @@ def message_of(raw: bytes) -> Message | None:
 class StoredMail:
     """All messages under some paths; ``-`` is standard input.
 
-    `done` are the octets of files that were read so far, and `skipped` counts what was no message.
+    `done` are the octets of files that were read so far, `path` is the one that the newest message
+    came from, and `skipped` counts what was no message.
     """
 
     def __init__(self, paths: Iterable[str]) -> None:
@@ -88,12 +89,13 @@ class StoredMail:
         self._problems: list[str] = []
         self._more_problems = 0
         self.done = 0
+        self.path = ""
         self.skipped = 0
 
     @cached_property
     def size(self) -> int:
         """Octets of all files under the paths, but for what comes through pipes; it takes a look at each of them."""
-        return sum(size for path in self._paths for _, size, _ in _files(path, lambda path, error: None))
+        return sum(size for path in self._paths for _, size, _ in _files(path, _silent))
 
     @property
     def problems(self) -> list[str]:
@@ -105,6 +107,7 @@ class StoredMail:
         for path in self._paths:
             for name, size, is_named in _files(path, self._note):
                 before = self.done
+                self.path = name
                 try:
                     yield from self._file(name, before)
                 except FileNotFoundError as error:
@@ -135,6 +138,10 @@ class StoredMail:
                 self.skipped += 1
             else:
                 yield message
+
+
+def _silent(_path: str, _error: Exception) -> None:
+    pass
 
 
 def _files(path: str, note: Callable[[str, Exception], None]) -> Iterator[tuple[str, int, bool]]:

@@ -5,11 +5,14 @@ ever fetched.
 """
 
 import re
+from base64 import urlsafe_b64decode
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple
 from urllib.parse import unquote
+
+import idna
 
 from authmilter.addresses import to_ascii_domain
 from authmilter.header_text import site
@@ -17,18 +20,21 @@ from authmilter.html_text import Html
 from authmilter.mime import Part, parts
 from authmilter.model import Message
 
-MAX_URL = 4096  # characters of one that are looked at
+MAX_URL = 8192  # characters of one behind its host that are looked at, and of one in a text
 MAX_TARGETS = 200  # of a message, its first and its last
-MAX_PARTS = 8  # text parts that are searched
-MAX_TEXT = 65536  # characters of a text without markup that are searched
+MAX_TEXT = 262144  # characters of all texts without markup that are searched, and the end of one that is longer
+MAX_TAIL = 16384
 MAX_INNER = 3  # URLs within URLs
+MAX_HOST = 300  # characters of a host in U-labels: a domain of 253 octets, and a few that nobody sees
+
+_PLACES = 2 * MAX_TARGETS  # of each mark of a URL in a text
 
 
 class Url(NamedTuple):
-    """A URL with a host, or one that holds content (``data:``) or code (``javascript:``), which has none.
+    """A URL with a host, or one without that starts a program or is one, such as ``data:`` and ``javascript:``.
 
     `host` is a lower-case domain in A-labels, or an address as a browser reads it; "" if no browser would go there.
-    `written` is the same as it stands there, in lower case.  `user` is what stands before an "@" in front of the host.
+    `written` is the same as it stands there, in lower case.  Of ``mailto:`` it is the domain of the address.  `user` is what stands before an "@" in front of the host.
     `port` is 0 for none, and -1 for one that there is not.  `rest` is path, query and fragment.  `odd`: slashes are missing
     or bent, or characters of the host are in disguise, which browsers put up with and no program writes.
     """
@@ -44,7 +50,8 @@ class Url(NamedTuple):
 
 
 class Target(NamedTuple):
-    """Where a message leads: `tag` as in `html_text.Link`, ``text`` for a URL in a text, ``refresh`` for a meta element.
+    """Where a message leads: `tag` as in `html_text.Link`, ``refresh`` for a meta element, ``mail`` for an address to write
+    to, ``text`` for a URL in a text, ``name`` for a domain in it, of which not all readers make a link.
 
     `text` is what is shown for it; `inner` are URLs in the path or query of `url`, which redirectors take further.
     """
@@ -89,10 +96,36 @@ _NOT_LAST = ".,;:!?*_-"
 _CONTROLS = "".join(map(chr, range(33)))
 _DROPPED = str.maketrans("", "", "\t\r\n")
 _WITH_HOST = ("http", "https", "ftp")
-_WITHOUT_HOST = ("data", "javascript", "vbscript")
+# What holds content or code, opens a folder of a stranger's, or starts a program with his arguments; and so does ms-...:
+_WITHOUT_HOST = frozenset(("data", "file", "javascript", "jar", "mhtml", "search-ms", "smb", "vbscript"))
 _NUMBER = re.compile(r"0x[0-9a-f]*+|[0-9]++", re.IGNORECASE)
-_IN_TEXT = re.compile(r"[^\s<>\"'()\[\]{}|^`]{3,2000}+")
-_INNER = re.compile(r"https?(?::|%(?:25)?3a)(?:/|%(?:25)?2f){1,2}[^&\s]{3,2000}+", re.IGNORECASE)
+_IN_TEXT = re.compile(
+    r"(?:\[[0-9a-fA-F:.]{2,45}\])?+[^\s<>\"'()\[\]{}|^`\u3001\u3008-\u3011\uff08\uff09\uff0c\uff1a\uff1b\u201c\u201d]{3,%d}+"
+    % MAX_URL
+)
+_INNER = re.compile(
+    r"https?(?::|%(?:25)?3a)(?:/|%(?:25)?2f){1,2}[^&\s]{3,2000}+|aHR0c[A-Za-z0-9+/_-]{8,2000}+", re.IGNORECASE
+)
+_BASE64 = ("aHR0cHM6Ly", "aHR0cDovL")  # https:// and http://, or the most of it
+# What filters write over URLs: https://urldefense.proofpoint.com/v2/url?u=https-3A__example.org_path-2520x&d=...
+_URLDEFENSE = re.compile(r"/v2/url\?u=(https?-3A__[^&\s]{3,2000}+)", re.IGNORECASE)
+_FROM_URLDEFENSE = str.maketrans("-_", "%/")
+# A domain in a text, by its last dot.
+_LAST_DOT = re.compile(r"\.([A-Za-z]{2,12})(?![A-Za-z0-9_@-]|\.[A-Za-z0-9])")
+_NAME = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-."
+_NOT_BEFORE_NAME = "@/\\:=%&_~+#*$"
+# Top-level domains that are no endings of file names, or hardly, and that spam is known to have.
+_TOP = frozenset(
+    (
+        "app", "asia", "at", "au", "be", "biz", "bond", "br", "buzz", "ca", "cfd", "ch", "click", "cloud", "club", "cn", "co", "com",
+        "cyou", "cz", "de", "dev", "dk", "es", "eu", "finance", "fr", "fun", "hu", "icu", "info", "io", "it", "jp", "kr", "life",
+        "link", "live", "ltd", "me", "monster", "mx", "net", "nl", "no", "online", "org", "page", "pro", "quest", "ro", "ru", "sbs",
+        "se", "shop", "site", "space", "store", "support", "tech", "tk", "today", "top", "tr", "tv", "ua", "uk", "us", "vip",
+        "website", "work", "world", "xyz",
+    )
+)  # fmt: skip
+_SHORTEST_INNER = len("/http://a.b") - 1
+_SCHEMELESS = re.compile(r"(?:[a-z0-9_-]{1,63}\.){1,10}+([a-z]{2,24})(?![^/:?#])", re.IGNORECASE)
 
 
 def read_url(text: str) -> Url | None:
@@ -102,7 +135,7 @@ def read_url(text: str) -> Url | None:
         scheme, host, port, rest = found.groups()
         if "xn--" not in host and len(host) <= 253 and (not port or int(port) < 65536):
             return Url(scheme, host, host, "", int(port) if port else 0, rest)
-    return _read(text[:MAX_URL].strip(_CONTROLS).translate(_DROPPED))
+    return _read(text.strip(_CONTROLS).translate(_DROPPED))
 
 
 def _read(text: str) -> Url | None:
@@ -114,8 +147,13 @@ def _read(text: str) -> Url | None:
         scheme = "https"
     else:
         scheme, text = found[1].lower(), text[found.end() :]
-        if scheme in _WITHOUT_HOST:
-            return Url(scheme, "", "", rest=text)
+        if scheme in _WITHOUT_HOST or scheme.startswith("ms-"):
+            return Url(scheme, "", "", rest=text[:MAX_URL])
+        if scheme == "mailto":
+            domain = to_ascii_domain(
+                unquote(text.partition("?")[0].partition(",")[0][:MAX_URL]).rpartition("@")[2].strip()
+            )
+            return Url(scheme, domain, domain) if domain else None
         if scheme not in _WITH_HOST:
             return None
     authority = _AUTHORITY.fullmatch(text)
@@ -133,24 +171,41 @@ def _read(text: str) -> Url | None:
         except ValueError:
             read = ""
     else:
-        read = _domain(unquote(host) if "%" in host else host)
-        last = read.rstrip(".").rpartition(".")[2]
-        if _NUMBER.fullmatch(last):
+        read, disguised = _mapped(unquote(host) if "%" in host else host)
+        odd = odd or disguised
+        if _NUMBER.fullmatch(read.rstrip(".").rpartition(".")[2]):
             address = _ipv4(read)
             read = "" if address is None else str(address)
         else:
-            odd = odd or (not host.isascii() and host.translate(_DOTS) != host)
-            read = to_ascii_domain(read)
-    return Url(scheme, read, host, user, port, rest, address, odd)
+            read = to_ascii_domain(read) or _unchecked(read)
+    return Url(scheme, read, host[:MAX_HOST], user[:MAX_HOST], port, rest[:MAX_URL], address, odd)
 
 
 # What UTS 46 takes for a dot (RFC 3490 section 3.1).
 _DOTS = str.maketrans("\u3002\uff0e\uff61", "...")
-_FULL_WIDTH = str.maketrans({0xFF01 + i: 0x21 + i for i in range(94)})
 
 
-def _domain(host: str) -> str:
-    return host if host.isascii() else host.translate(_FULL_WIDTH).translate(_DOTS).lower()
+def _mapped(host: str) -> tuple[str, bool]:
+    """A host as UTS 46 maps it, "" if it can't be one; and whether characters stood for ASCII ones, or for a dot."""
+    if host.isascii():
+        return host, False
+    if len(host) > MAX_HOST:
+        return "", False
+    try:
+        read = idna.uts46_remap(host, std3_rules=False, transitional=False)
+    except UnicodeError:  # idna.InvalidCodepoint is one
+        return "", False
+    labels = host.translate(_DOTS)
+    both = zip(labels.split("."), read.split("."), strict=False)
+    return read, labels != host or any(not one.isascii() and other.isascii() for one, other in both)
+
+
+def _unchecked(host: str) -> str:
+    """The A-labels of what RFC 5891 forbids and browsers take all the same, such as pictures; "" if there are none."""
+    if host.isascii():
+        return ""
+    labels = (label if label.isascii() else "xn--" + label.encode("punycode").decode() for label in host.split("."))
+    return to_ascii_domain(".".join(labels))
 
 
 def _split_port(place: str) -> tuple[str, int]:
@@ -187,21 +242,32 @@ def _ipv4(host: str) -> IPv4Address | None:
 
 
 def inner_urls(url: Url) -> Iterator[Url]:
-    """URLs in the path, query or fragment of one, from the outermost inwards."""
+    """URLs in the path, query or fragment of one, from the outermost inwards; in plain, percent encoding or base64."""
     rest = url.rest
     for _ in range(MAX_INNER):
-        found = _INNER.search(rest, 1)
-        if found is None:
-            return
-        text = found[0]
-        for _ in range(2):
-            if "%" in text[:20]:
-                text = unquote(text)
-        inner = read_url(text)
+        text = _inner(rest)
+        inner = read_url(text) if text else None
         if inner is None or not inner.host:
             return
         yield inner
         rest = inner.rest
+
+
+def _inner(rest: str) -> str:
+    defended = _URLDEFENSE.match(rest)
+    if defended is not None:
+        return unquote(defended[1].translate(_FROM_URLDEFENSE))
+    found = _INNER.search(rest, 1)
+    if found is None:
+        return ""
+    text = found[0]
+    if text.startswith(_BASE64):
+        text = text[: len(text) // 4 * 4].replace("+", "-").replace("/", "_")
+        return urlsafe_b64decode(text).decode("utf-8", "replace")
+    for _ in range(2):
+        if "%" in text[:20]:
+            text = unquote(text)
+    return text
 
 
 def targets(message: Message) -> tuple[Target, ...]:
@@ -213,47 +279,88 @@ def targets(message: Message) -> tuple[Target, ...]:
 
 
 def _targets(taken: Iterable[Part]) -> Iterator[Target]:
-    seen: dict[tuple[str, str], tuple[str, str, str, bool]] = {}
-    texts = [part for part in taken if part.is_leaf and part.type.startswith(("text/", "application/xhtml"))]
-    for part in islice(texts, MAX_PARTS):
+    seen: dict[tuple[str, str, bool], _Found] = {}
+    room = MAX_TEXT
+    for part in taken:
+        if not part.is_leaf or not part.type.startswith(("text/", "application/xhtml")):
+            continue
         html = part.html
-        for one in _of_text(part.text[:MAX_TEXT]) if html is None else _of_html(html):
-            seen.setdefault(one[:2], one)
+        if html is not None:
+            of_part = _of_html(html)
+            text = html.text
+        else:
+            of_part = iter(())
+            text = part.text
+        for one in of_part:
+            seen.setdefault(one[:3], one)
+        if room > 0:
+            shown = {key[1] for key in seen} if html is not None else ()
+            for one in chain.from_iterable(map(_of_text, _ends(text, room))):
+                if one.href not in shown and one.href.partition("://")[2] not in shown:
+                    seen.setdefault(one[:3], one)
+            room -= len(text)
     found = list(seen.values())
     if len(found) > MAX_TARGETS:
         found = found[: MAX_TARGETS // 2] + found[-MAX_TARGETS // 2 :]
-    for href, text, tag, hidden in found:
-        url = read_url(href)
+    for href, text, hidden, tag in found:
+        url = read_url(href) or _schemeless(href)
         if url is not None:
-            yield Target(url, tag, text, hidden, tuple(inner_urls(url)) if "http" in url.rest else ())
+            tag = "mail" if url.scheme == "mailto" else tag
+            yield Target(url, tag, text, hidden, tuple(inner_urls(url)) if len(url.rest) > _SHORTEST_INNER else ())
 
 
-def _of_html(html: Html) -> Iterator[tuple[str, str, str, bool]]:
+class _Found(NamedTuple):
+    href: str
+    text: str
+    hidden: bool
+    tag: str
+
+
+def _ends(text: str, room: int) -> tuple[str, ...]:
+    """A text, or its beginning and its end."""
+    return (text,) if len(text) <= room else (text[:room], text[max(room, len(text) - MAX_TAIL) :])
+
+
+def _schemeless(href: str) -> Url | None:
+    """In a mail there is no page to which a reference could be relative; some readers take it for a host."""
+    found = _SCHEMELESS.match(href)
+    if found is None or (found[1].lower() not in _TOP and href[:4].lower() != "www."):
+        return None
+    return read_url(f"http://{href}")
+
+
+def _of_html(html: Html) -> Iterator[_Found]:
     for tag, href, text, hidden in html.links:
         if tag not in _LOADED:
-            yield href, text, tag, hidden
+            yield _Found(href, text, hidden, tag)
     if html.refresh:
-        yield html.refresh, "", "refresh", False
-    if not html.links and "://" in html.text:
-        yield from _of_text(html.text[:MAX_TEXT])
+        yield _Found(html.refresh, "", False, "refresh")
 
 
-def _of_text(text: str) -> Iterator[tuple[str, str, str, bool]]:
+def _of_text(text: str) -> Iterator[_Found]:
     """What readers make links of in a text without markup."""
     for at in _places(text, "://"):
         scheme = text[max(0, at - 5) : at].lower()
         if scheme.endswith(("http", "https")) and (found := _IN_TEXT.match(text, at + 3)):
             scheme = "https://" if scheme[-1] == "s" else "http://"
-            yield scheme + found[0].rstrip(_NOT_LAST), "", "text", False
+            yield _Found(scheme + found[0].rstrip(_NOT_LAST), "", False, "text")
     for at in _places(text, "www."):
         before = text[at - 1 : at]
         if not (before.isalnum() or (before and before in "./@-")) and (found := _IN_TEXT.match(text, at)):
-            yield "http://" + found[0].rstrip(_NOT_LAST), "", "text", False
+            yield _Found("http://" + found[0].rstrip(_NOT_LAST), "", False, "text")
+    for dot in islice(_LAST_DOT.finditer(text), _PLACES):
+        if dot[1] in _TOP or dot[1].lower() in _TOP:
+            before = text[max(0, dot.start() - 100) : dot.start()]
+            name = before[len(before.rstrip(_NAME)) :]
+            if name and name[0].isalnum() and len(name) < len(before) + (len(before) < 100) and ".." not in name:
+                sign = before[-len(name) - 1 : -len(name)]
+                if (not sign or sign not in _NOT_BEFORE_NAME) and name[:4].lower() != "www.":
+                    yield _Found(f"http://{name}.{dot[1]}", "", False, "name")
 
 
 def _places(text: str, what: str) -> Iterator[int]:
     at = -1
-    for _ in range(2 * MAX_TARGETS):
+    for _ in range(_PLACES):
         at = text.find(what, at + 1)
         if at < 0:
             return

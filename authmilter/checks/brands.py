@@ -9,7 +9,7 @@ from authmilter.addresses import author
 from authmilter.check import Tools, check
 from authmilter.config import endpoint
 from authmilter.config.option import Names, option
-from authmilter.confusables import mixes_scripts, plain, script, skeleton
+from authmilter.confusables import is_disguised, plain, skeleton, u_label
 from authmilter.evidence import Finding
 from authmilter.header_text import display_name, reply_to, site
 from authmilter.model import Stage, Transaction
@@ -87,7 +87,7 @@ class _Guarded:
         typed = self._misspelt(name, _suffix(registered))
         if typed:
             return "lookalike_typo", f"{typed}.{_suffix(registered)}"
-        for part in _WORD.findall(" ".join([plain(_shown(label)) for label in domain.split(".")[:-1]])):
+        for part in _WORD.findall(" ".join([plain(u_label(label)) for label in domain.split(".")[:-1]])):
             if part in self.parts:
                 return "lookalike_name", self.parts[part]
         return "", ""
@@ -132,21 +132,11 @@ def _likeness_to_recipient(domain: str, recipient: str) -> tuple[str, str]:
 
 def _name(registered: str) -> str:
     """What people call a site: its first label, as it is shown."""
-    return _shown(registered.partition(".")[0])
+    return u_label(registered.partition(".")[0])
 
 
 def _suffix(registered: str) -> str:
     return registered.partition(".")[2]
-
-
-def _shown(label: str) -> str:
-    """A label as U-label."""
-    if not label.startswith("xn--"):
-        return label
-    try:
-        return label[4:].encode().decode("punycode")
-    except (UnicodeError, ValueError, OverflowError):
-        return label
 
 
 def _reading(name: str) -> str:
@@ -166,20 +156,6 @@ def _differ_once(one: str, other: str) -> bool:
         i, k = places
         return k == i + 1 and one[i] == other[k] and one[k] == other[i]
     return len(places) == 1
-
-
-@lru_cache(maxsize=4096)
-def is_disguised(domain: str) -> bool:
-    """Does a lower-case domain in A-labels have a label that mixes scripts, or one all of whose letters pass for Latin
-    ones, under a top-level domain in Latin letters?"""
-    labels = domain.split(".")
-    for label in map(_shown, labels[:-1]):
-        if mixes_scripts(label):
-            return True
-        others = [char for char in label if not char.isascii()]
-        if others and labels[-1].isalpha() and plain(label).isascii() and "LATIN" not in map(script, others):
-            return True
-    return False
 
 
 @check(

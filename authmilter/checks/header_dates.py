@@ -23,7 +23,7 @@ _DATE = re.compile(
     (\d\d?)[ \t-]++([a-z]{3})[a-z]{0,6}\.?[ \t-]++(\d{2,4})[ \t]++
     (\d\d?):(\d\d)(?::(\d\d)(?:\.\d{1,9})?)?+
     [ \t]*+(?:([+-])(\d\d)([0-5]\d)|([a-z]{1,5}))?+
-    [ \t]*+(?:\((?:[^()]|\([^()]*+\))*+\))?+[ \t]*+""",
+    [ \t]*+(?:\((?:[^()]++|\([^()]*+\))*+\))?+[ \t]*+""",
     re.VERBOSE | re.IGNORECASE,
 )
 # Section 4.3, and such as have one meaning only.  What others say is not known: they are to be read as -0000.

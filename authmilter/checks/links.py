@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from authmilter.addresses import author
 from authmilter.check import Tools, check
-from authmilter.checks.brands import is_disguised
+from authmilter.confusables import is_disguised
 from authmilter.evidence import Finding
 from authmilter.header_text import site
 from authmilter.model import Stage, Transaction

@@ -3,17 +3,18 @@
 It is never changed in place.  A new one takes its name, and who has the old one open goes on with that until he looks
 again.  All numbers are little-endian::
 
-    magic 8, version of the features 4, slots 4, learned ham 4, learned spam 4, CRC-32 of the weights 4, 4 unused
+    magic 8, version of the features 4, slots 4, learned ham 4, learned spam 4, CRC-32 of the weights 4,
+    revision of what was learned 4
     bias, spam from, spam sure, ham from, ham sure, as doubles
     a weight per slot, as float
 """
 
+import logging
 import math
 import mmap
 import os
 import struct
 import sys
-import tempfile
 from array import array
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
@@ -23,7 +24,10 @@ from zlib import crc32
 from authmilter.classifier.features import SLOTS, VERSION
 from authmilter.state_directory import SYSTEM_DIRECTORY, state_directory
 
+log = logging.getLogger("authmilter.classifier")
+
 FILE_NAME = "classifier.table"
+SUFFIX = ".learned"  # of the file beside it that holds what was learned
 _MAGIC = b"amtable\n"
 _HEAD = struct.Struct("<8s6I5d")
 _SIZE = _HEAD.size + 4 * SLOTS
@@ -81,7 +85,7 @@ class Table:
             if status.st_size != _SIZE:
                 raise ValueError(f"{path}: has {status.st_size} octets, not {_SIZE}")
             self._map = mmap.mmap(file.fileno(), _SIZE, access=mmap.ACCESS_READ)
-        magic, version, slots, self.ham, self.spam, checksum, _, self.bias, *curve = _HEAD.unpack_from(self._map)
+        magic, version, slots, self.ham, self.spam, checksum, self.revision, self.bias, *curve = _HEAD.unpack_from(self._map)
         if magic != _MAGIC or version != VERSION or slots != SLOTS:
             raise ValueError(f"{path}: is no table of this version of authmilter: `authmilter learn` makes it anew")
         view = memoryview(self._map)[_HEAD.size :]
@@ -102,29 +106,29 @@ class Table:
         return Opinion(margin, known, self.curve.strength(margin))
 
 
-def write(path: Path, weights: Iterable[float], *, bias: float, curve: Curve, ham: int, spam: int) -> None:
-    """Put a new table in place of the one that is there; raises OSError."""
+def write(
+    path: Path, weights: Iterable[float], *, bias: float, curve: Curve, ham: int, spam: int, revision: int = 0
+) -> None:
+    """Put a new table in place of the one that is there; raises OSError.  One at a time may: see `Learned.held`."""
     numbers = array("f", weights)
     if len(numbers) != SLOTS:
         raise ValueError(f"{len(numbers)} weights")
     if sys.byteorder != "little":
         numbers.byteswap()
     octets = numbers.tobytes()
-    head = _HEAD.pack(_MAGIC, VERSION, SLOTS, ham, spam, crc32(octets), 0, bias, *curve)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    head = _HEAD.pack(_MAGIC, VERSION, SLOTS, ham, spam, crc32(octets), revision, bias, *curve)
+    new = path.with_name(f".{path.name}.new")  # always the same, so that who is killed leaves one behind at most
+    new.unlink(missing_ok=True)
     try:
-        with open(handle, "wb") as file:
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640), "wb") as file:
+            os.fchmod(file.fileno(), 0o640)
             file.write(head)
             file.write(octets)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o640)
-        owner = path.parent.stat()
-        if os.geteuid() == 0:
-            os.chown(name, owner.st_uid, owner.st_gid)
-        os.replace(name, path)
+        new.replace(path)
     except BaseException:
-        os.unlink(name)
+        new.unlink(missing_ok=True)
         raise
 
 
@@ -140,11 +144,8 @@ def find(option: str) -> Path:
 
 
 def _exists(path: Path) -> bool:
-    try:
-        path.lstat()
-    except OSError:
-        return False
-    return True
+    """Is there a table, or what one will be made from?"""
+    return any(os.path.lexists(f"{path}{suffix}") for suffix in ("", SUFFIX))
 
 
 class Shelf:
@@ -158,22 +159,28 @@ class Shelf:
         self.problem = ""  # why the file that is there is of no use, "" if it is, or there is none
 
     def current(self, option: str, now: float) -> Table | None:
-        """The table of `find`, None if there is none that is of use.  It looks for a new one once in `LOOK_EVERY`."""
+        """The table of `find`, None if there is none that is of use.  It looks for a new one once in `LOOK_EVERY`.
+
+        What it finds goes to the log whenever that changes.
+        """
         if option == self._option and 0 <= now - self._looked < LOOK_EVERY:
             return self._table
         self._option, self._looked = option, now
-        path = find(option)
+        path, before = find(option), self.problem
         try:
             status = path.stat()
         except OSError as error:
             self._stamp, self._table = (), None
             self.problem = "" if isinstance(error, FileNotFoundError) else f"{path}: {error.strerror}"
-            return None
-        stamp = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
-        if stamp != self._stamp:
-            self._stamp = stamp
-            try:
-                self._table, self.problem = Table(path), ""
-            except (OSError, ValueError) as error:
-                self._table, self.problem = None, str(error)
+        else:
+            stamp = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+            if stamp != self._stamp:
+                self._stamp = stamp
+                try:
+                    self._table, self.problem = Table(path), ""
+                    log.info("%s: learned from %d ham and %d spam", path, self._table.ham, self._table.spam)
+                except (OSError, ValueError) as error:
+                    self._table, self.problem = None, str(error)
+        if self.problem and self.problem != before:
+            log.warning("the classifier says nothing: %s", self.problem)
         return self._table

@@ -6,7 +6,8 @@ import json
 import sys
 from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from itertools import chain, count
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
 
     from authmilter.config.schema import Config
     from authmilter.evaluation import Case
+    from authmilter.policy import Rules
 
 WORST = 10  # messages shown of each kind
 RATES = (0.005, 0.001)  # of false positives
 WIDTH = 40  # characters of the longest bar
+BARS = 40  # at most
 NAME = 100  # characters of a message's name
 FEW = 5  # names of messages shown that are in both sources
 _PATHS = "a message, an mbox or a tar archive, packed or not; a folder or maildir with all below it"
@@ -45,8 +48,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
     parser.epilog = (
-        "Messages are played through the checks of content, under the weights and thresholds of the configuration, without "
-        "network, authentication or what the site remembers.  What the classifier of this site has learned is not used: one "
+        "Messages are played through the checks of content, under the weights and thresholds of the configuration (-c), "
+        "without network, authentication or what the site remembers.  Copies are left out, and what is in both sources.  What the classifier of this site has learned is not used: one "
         "learns afresh from the campaigns of the other folds.  Plots need the extra authmilter[plots].  Exit status: 1 if a "
         "path could not be read, 65 if there is no message in one of the sources."
     )
@@ -114,6 +117,7 @@ def _play(args: argparse.Namespace, config: "Config", progress: Progress) -> _Ma
     player = Player(config)
     campaigns = Campaigns()
     cases: dict[bytes, Case] = {}
+    both: dict[bytes, str] = {}
     found = _Mail()
     seen = 0
     sources = [(StoredMail([args.ham]), False), (StoredMail([args.spam]), True)]
@@ -126,12 +130,10 @@ def _play(args: argparse.Namespace, config: "Config", progress: Progress) -> _Ma
                 progress.show(before + mail.done, size, plural(seen, "message"))
                 who = identity(message)
                 if who in cases:
-                    # What is in both is wrong in one of them, and nobody here knows in which.
                     if cases[who].spam is spam:
                         found.copies += 1
                     else:
-                        found.in_both.append(mail.path)
-                        cases[who] = replace(cases[who], in_both=True)
+                        both[who] = mail.path
                     continue
                 case = runner.run(player.play(message, spam, mail.path))
                 keys = campaign_keys(text(message, b"subject"), case.features)
@@ -139,45 +141,65 @@ def _play(args: argparse.Namespace, config: "Config", progress: Progress) -> _Ma
             before += mail.size
             found.problems += mail.problems
             found.skipped += mail.skipped
+    # What is in both is wrong in one of them, and nobody here knows in which.
+    found.in_both = list(both.values())
+    for who in both:
+        del cases[who]
     found.cases = [replace(case, campaign=campaigns.find(case.campaign)) for case in cases.values()]
     return found
 
 
-def _reports(args: argparse.Namespace, config: "Config", cases: "list[Case]", progress: Progress) -> dict[str, Any]:
+def _reports(
+    args: argparse.Namespace, path: str | None, config: "Config", mail: _Mail, progress: Progress
+) -> dict[str, Any]:
+    from authmilter.checks.classifier import Classifier
     from authmilter.classifier.training import STEPS
-    from authmilter.evaluation import crossed
-    from authmilter.policy import Policy
+    from authmilter.evaluation import crossed, least_learned, rules_of
 
-    rules = Policy(config).common
-    thresholds = {name: getattr(rules, name) for name in ("tag", "quarantine", "reject")}
-    modes: dict[str, Any] = {}
+    rules = rules_of(config)
+    options: Classifier = config.of(Classifier)
+    cases = mail.cases
+    ham, spam = ([case.campaign for case in cases if case.spam is kind] for kind in (False, True))
+    report: dict[str, Any] = {
+        "configuration": path,
+        "ham": len(ham),
+        "spam": len(spam),
+        "ham_campaigns": len(set(ham)),
+        "spam_campaigns": len(set(spam)),
+        "skipped": mail.skipped,
+        "copies": mail.copies,
+        "in_both": mail.in_both,
+        "folds": args.folds,
+        "thresholds": {name: getattr(rules, name) for name in ("tag", "quarantine", "reject")},
+        "modes": {},
+    }
     if not args.trained:
-        modes["untrained"] = _report(cases, thresholds, args.worst)
-    if not args.untrained:
-        done = 0
+        report["modes"]["untrained"] = _report(cases, rules, args.worst)
+    if args.trained or (options.enabled and not args.untrained):
+        done = count(1)
 
         def step() -> None:
-            nonlocal done
-            done += 1
-            progress.show(done, STEPS * args.folds, "training")
+            progress.show(next(done), STEPS * args.folds, "training")
 
-        modes["trained"] = _report(crossed(cases, config, args.folds, step), thresholds, args.worst)
-    return {
-        "ham": sum(not case.spam for case in cases),
-        "spam": sum(case.spam for case in cases),
-        "campaigns": len({case.campaign for case in cases}),
-        "folds": args.folds,
-        "thresholds": thresholds,
-        "modes": modes,
-    }
+        trained = crossed(cases, config, args.folds, step)
+        progress.clear()
+        learned_ham, learned_spam = least_learned(cases, args.folds)
+        report["modes"]["trained"] = {
+            **_report(trained, rules, args.worst),
+            "learned": {"ham": learned_ham, "spam": learned_spam},
+            "silent": learned_ham < options.minimum_ham or learned_spam < options.minimum_spam,
+            "strength": min(1.0, learned_ham / options.enough_ham),
+        }
+    return report
 
 
-def _report(cases: "Sequence[Case]", thresholds: dict[str, float | None], worst: int) -> dict[str, Any]:
+def _report(cases: "Sequence[Case]", rules: "Rules", worst: int) -> dict[str, Any]:
     from authmilter.evaluation import area, at_rate, curve, discrimination
 
     ham, spam = sum(not case.spam for case in cases), sum(case.spam for case in cases)
     confusion = {}
-    for name, threshold in thresholds.items():
+    for name in ("tag", "quarantine", "reject"):
+        threshold = getattr(rules, name)
         if threshold is None:
             continue
         reached = [case.spam for case in cases if case.worth(threshold) >= threshold - 1e-9]
@@ -206,7 +228,10 @@ def _report(cases: "Sequence[Case]", thresholds: dict[str, float | None], worst:
         "confusion": confusion,
         "rates": rates,
         "area": area(points),
-        "symbols": [one._asdict() for one in discrimination(cases)],
+        "symbols": [
+            {**one._asdict(), "weight": rules.actions.get(one.symbol) or rules.numbers.get(one.symbol, 0.0)}
+            for one in discrimination(cases)
+        ],
         "histogram": _histogram(cases),
         "missed": [_described(case) for case in [case for case in by_score if case.spam][: max(0, worst)]],
         "flagged": [
@@ -216,26 +241,32 @@ def _report(cases: "Sequence[Case]", thresholds: dict[str, float | None], worst:
     }
 
 
-def _histogram(cases: "Sequence[Case]") -> list[dict[str, float]]:
-    """How much mail has a score from each number to the next; what is refused whatever its score is in the last."""
-    bins: dict[int, list[int]] = {}
-    last = max((int(case.score // 1) for case in cases), default=0)
+def _histogram(cases: "Sequence[Case]") -> list[dict[str, float | None]]:
+    """How much mail has a score from each number to the next; what is refused whatever its score is at the end, from None."""
+    scores = [case.worth(-inf) for case in cases if not case.refused]
+    least, most = min(scores, default=0.0), max(scores, default=0.0)
+    width = next(
+        w for w in chain.from_iterable((n, 2 * n, 5 * n) for n in map((10).__pow__, count())) if w * BARS > most - least
+    )
+    bins: dict[int | None, list[int]] = {}
     for case in cases:
-        place = last if case.refused else int(case.score // 1)
+        place = None if case.refused else int(case.worth(-inf) // width) * width
         bins.setdefault(place, [0, 0])[case.spam] += 1
+    places: list[int | None] = list(range(int(least // width) * width, int(most // width) * width + 1, width))
+    places += [None] if None in bins else []
+    nothing = [0, 0]
     return [
-        {"from": place, "ham": bins.get(place, [0, 0])[0], "spam": bins.get(place, [0, 0])[1]}
-        for place in range(min(bins, default=0), last + 1)
+        {"from": place, "ham": bins.get(place, nothing)[0], "spam": bins.get(place, nothing)[1]} for place in places
     ]
 
 
 def _described(case: "Case") -> dict[str, Any]:
-    reasons = sorted(case.found, key=lambda found: -abs(found.weight))
     return {
         "name": case.name,
+        "path": case.path,
         "score": round(case.score, 3),
         "refused": case.refused,
-        "symbols": [{"symbol": one.symbol, "weight": one.weight, "detail": one.detail} for one in reasons],
+        "symbols": [one._asdict() for one in sorted(case.found, key=lambda found: -abs(found.weight))],
     }
 
 
@@ -246,11 +277,17 @@ def _public(mode: dict[str, Any]) -> dict[str, Any]:
 
 
 def _show(report: dict[str, Any], plots: str | None) -> None:
-    print(
-        f"{plural(report['ham'], 'good message')} and {report['spam']:,} spam, in {plural(report['campaigns'], 'campaign')}"
-    )
+    ham = f"{plural(report['ham'], 'good message')} in {plural(report['ham_campaigns'], 'campaign')}"
+    print(f"{ham}, {report['spam']:,} spam in {plural(report['spam_campaigns'], 'campaign')}")
+    source = report["configuration"]
+    print(f"weights and thresholds: {'the built-in defaults' if source is None else escaped(source)}")
+    if report["copies"]:
+        print(f"left out: {plural(report['copies'], 'message')} of which there is another copy")
+    if report["in_both"]:
+        names = ", ".join(map(escaped, report["in_both"][:FEW])) + (", ..." if len(report["in_both"]) > FEW else "")
+        print(f"left out: {plural(len(report['in_both']), 'message')} that are in both sources: {names}")
     if report["skipped"]:
-        print(f"{plural(report['skipped'], 'file')} passed over, since there is no message in them")
+        print(f"left out: {plural(report['skipped'], 'file')} without a message")
     for name, mode in report["modes"].items():
         _show_mode(name, mode, report)
     if plots:
@@ -262,6 +299,8 @@ def _show_mode(name: str, mode: dict[str, Any], report: dict[str, Any]) -> None:
         f"trained, by campaign in {report['folds']} folds" if name == "trained" else "untrained: without the classifier"
     )
     print("\n" + paint(how.capitalize(), "title"))
+    if name == "trained":
+        _show_learned(mode)
     rows = [["threshold", "", "spam caught", "missed", "ham flagged", "passed", "catch", "false positives"]]
     for title, row in mode["confusion"].items():
         numbers = [f"{row[key]:,}" for key in ("spam_caught", "spam_missed", "ham_flagged", "ham_passed")]
@@ -273,27 +312,52 @@ def _show_mode(name: str, mode: dict[str, Any], report: dict[str, Any]) -> None:
         print(f"catches {row['catch']:.1%} at {row['rate']:.1%} false positives{over}")
     print(f"area under the ROC curve {mode['area']:.4f}\n")
     _show_histogram(mode["histogram"], report)
-    rows = [["symbol", "ham", "spam", "log-odds"]]
-    rows += [[s["symbol"], f"{s['ham']:,}", f"{s['spam']:,}", f"{s['odds']:+.1f}"] for s in mode["symbols"]]
-    print("\n" + "\n".join(table(rows, right=3)))
+    # The classifier changes nothing about the others.
+    other = {one["symbol"] for one in report["modes"]["untrained"]["symbols"]} if len(report["modes"]) > 1 else set()
+    symbols = [one for one in mode["symbols"] if name == "untrained" or one["symbol"] not in other]
+    rows = [["symbol", "weight", "ham", "spam", "log-odds"]]
+    rows += [
+        [s["symbol"], _weight(s["weight"]), f"{s['ham']:,}", f"{s['spam']:,}", f"{s['odds']:+.1f}"] for s in symbols
+    ]
+    print("\n" + "\n".join(table(rows, right=4)))
     for title, key in (("Spam with the lowest score", "missed"), ("Good mail with the highest score", "flagged")):
         if mode[key]:
             print("\n" + paint(title, "title"))
         for one in mode[key]:
             print(f"{'refused' if one['refused'] else format(one['score'], '.2f'):>7}  {_cut(one['name'])}")
-            reasons = [f"{r['symbol']} {r['weight']:+g}" for r in one["symbols"] if r["weight"] or one["refused"]]
+            reasons = [
+                f"{r['symbol']} {r['action'] or _weight(r['weight'])}"
+                for r in one["symbols"]
+                if r["weight"] or r["action"]
+            ]
             print(f"{'':9}{', '.join(reasons) or 'nothing was found'}")
+            print(f"{'':9}{paint(escaped(one['path']), 'dim')}")
 
 
-def _show_histogram(bins: list[dict[str, float]], report: dict[str, Any]) -> None:
+def _show_learned(mode: dict[str, Any]) -> None:
+    learned = f"{mode['learned']['ham']:,} ham and {mode['learned']['spam']:,} spam"
+    if mode["silent"]:
+        print(f"The classifier says nothing where it has learned as little as {learned}: see [classifier] minimum_ham.")
+    elif mode["strength"] < 1:
+        print(
+            f"Having learned as little as {learned}, it has {mode['strength']:.0%} of its strength: see [classifier] enough_ham."
+        )
+
+
+def _weight(weight: float | str) -> str:
+    return weight if isinstance(weight, str) else f"{weight:+g}"
+
+
+def _show_histogram(bins: list[dict[str, float | None]], report: dict[str, Any]) -> None:
     """A bar of each kind per score, as long as its share of that kind."""
-    print("score     ham   spam  share of ham (-) and of spam (#)")
+    print("  score     ham    spam  share of ham (-) and of spam (#)")
     for row in bins:
         bars = []
         for kind, mark in (("ham", "-"), ("spam", "#")):
-            length = row[kind] / report[kind] * WIDTH
+            length = (row[kind] or 0) / report[kind] * WIDTH
             bars.append(mark * max(1 if row[kind] else 0, round(length)))
-        print(f"{row['from']:5}  {row['ham']:6,} {row['spam']:6,}  {''.join(bars)}".rstrip())
+        score = "refused" if row["from"] is None else row["from"]
+        print(f"{score:>7} {row['ham']:7,} {row['spam']:7,}  {''.join(bars)}".rstrip())
 
 
 def _cut(name: str) -> str:
@@ -312,6 +376,6 @@ def _plotter() -> Any:
 def _plot(folder: str, report: dict[str, Any]) -> None:
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        _plotter().draw(Path(folder), report["modes"], report["thresholds"])
+        _plotter().draw(Path(folder), report["modes"])
     except OSError as error:
         raise StartError(f"{error.filename or folder}: {error.strerror}") from None

@@ -9,20 +9,24 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 FORMATS = ("png", "svg")
-LOWEST = 1e-4  # of the logarithmic scale of false positives
-_COLOURS = {"untrained": "#d1731a", "trained": "#1a5fb4"}
-_HAM, _SPAM = "#2e8b57", "#b22222"
+# Colours that people with any colour vision tell apart (Okabe and Ito); modes differ by their lines too, kinds by hatching.
+_MODES = {"untrained": ("#d55e00", "--"), "trained": ("#0072b2", "-")}
+_KINDS = {"ham": ("good mail", "#56b4e9", ""), "spam": ("spam", "#d55e00", "///")}
 _MARKS = {"tag": "o", "quarantine": "s", "reject": "^"}
 
 
-def draw(folder: Path, modes: Mapping[str, Any], thresholds: Mapping[str, float | None]) -> None:
+def draw(folder: Path, modes: Mapping[str, Any]) -> None:
     """Write ``roc``, ``precision-recall`` and a ``histogram-MODE`` of each mode there; raises OSError."""
     figure, axes = _figure("ROC: spam caught by false positives", "share of good mail flagged", "share of spam caught")
+    # The logarithmic scale has no 0: what flags nothing stands where half a message would.
+    least = 0.5 / max(mode["curve"][-1][1] for mode in modes.values())
     for name, mode in modes.items():
-        _roc(axes, name, mode)
+        _roc(axes, name, mode, least)
     axes.set_xscale("log")
-    axes.set_xlim(LOWEST, 1)
-    axes.xaxis.set_major_formatter(FuncFormatter(_rate))
+    axes.set_xlim(least, 1)
+    axes.set_ylim(0, 1.02)
+    ticks = [10.0**power for power in range(-6, 1) if 10.0**power > 1.5 * least]
+    axes.set_xticks([least, *ticks], ["none", *(_percent(tick, None) for tick in ticks)])
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.legend(loc="lower right")
     _save(figure, folder / "roc")
@@ -30,16 +34,16 @@ def draw(folder: Path, modes: Mapping[str, Any], thresholds: Mapping[str, float 
     figure, axes = _figure(
         "Precision and recall", "recall: share of spam caught", "precision: share of spam in what is flagged"
     )
-    for name, mode in modes.items():
-        _precision(axes, name, mode)
+    lowest = min([_precision(axes, name, mode) for name, mode in modes.items()])
     axes.xaxis.set_major_formatter(FuncFormatter(_percent))
-    axes.set_xlim(0, 1)
+    axes.set_xlim(0, 1.01)
+    axes.set_ylim(max(0.0, 1 - 1.1 * (1 - lowest) - 0.01), 1 + 0.05 * (1 - lowest) + 0.001)
     axes.legend(loc="lower left")
     _save(figure, folder / "precision-recall")
 
     for name, mode in modes.items():
         figure, axes = _figure(f"Scores, {name}", "score", "share of good mail, of spam")
-        _histogram(figure, axes, mode["histogram"], thresholds)
+        _histogram(figure, axes, mode)
         _save(figure, folder / f"histogram-{name}")
 
 
@@ -59,49 +63,76 @@ def _percent(share: float, _: object) -> str:
     return f"{100 * share:g} %"
 
 
-def _rate(share: float, _: object) -> str:
-    # The logarithmic scale has no 0: what flags nothing stands at its end.
-    return f"{'≤ ' if share <= LOWEST else ''}{100 * share:g} %"
-
-
-def _roc(axes: Axes, name: str, mode: Mapping[str, Any]) -> None:
+def _roc(axes: Axes, name: str, mode: Mapping[str, Any], least: float) -> None:
     _, hams, spams = mode["curve"][-1]
-    xs = [max(LOWEST, ham / hams) for _, ham, _ in mode["curve"]]
-    ys = [spam / spams for _, _, spam in mode["curve"]]
-    axes.plot(xs, ys, color=_COLOURS[name], drawstyle="steps-post", label=f"{name}, area {mode['area']:.4f}")
+    xs = [least, *(max(least, ham / hams) for _, ham, _ in mode["curve"])]
+    ys = [0.0, *(spam / spams for _, _, spam in mode["curve"])]
+    colour, line = _MODES[name]
+    axes.plot(xs, ys, line, color=colour, drawstyle="steps-post", label=f"{name}, area {mode['area']:.4f}")
     for title, row in mode["confusion"].items():
-        label = f"{title} {row['threshold']:g}, {name}"
-        at = max(LOWEST, row["false_positives"])
-        axes.plot(at, row["catch"], _MARKS[title], color=_COLOURS[name], clip_on=False, label=label)
-    axes.set_ylim(0, 1.02)
+        _mark(axes, max(least, row["false_positives"]), row["catch"], name, title, row["threshold"])
 
 
-def _precision(axes: Axes, name: str, mode: Mapping[str, Any]) -> None:
-    spams = mode["curve"][-1][2]
-    points = [(spam / spams, spam / (ham + spam)) for _, ham, spam in mode["curve"] if ham + spam]
-    axes.plot(*zip(*points, strict=True), color=_COLOURS[name], label=name)
+def _precision(axes: Axes, name: str, mode: Mapping[str, Any]) -> float:
+    """Draw it; returns the lowest precision that is worth to be seen: that of half the good mail is what the sources hold."""
+    _, hams, spams = mode["curve"][-1]
+    points = [(spam / spams, spam / (ham + spam)) for _, ham, spam in mode["curve"] if spam]
+    colour, line = _MODES[name]
+    axes.plot(*zip(*points, strict=True), line, color=colour, drawstyle="steps-post", label=name)
     for title, row in mode["confusion"].items():
         if row["precision"] is not None:
-            label = f"{title} {row['threshold']:g}, {name}"
-            axes.plot(row["catch"], row["precision"], _MARKS[title], color=_COLOURS[name], clip_on=False, label=label)
+            _mark(axes, row["catch"], row["precision"], name, title, row["threshold"])
+    return min((spam / (ham + spam) for _, ham, spam in mode["curve"] if spam and ham <= hams / 10), default=0.0)
 
 
-def _histogram(
-    figure: Figure, axes: Axes, bins: Sequence[Mapping[str, float]], thresholds: Mapping[str, float | None]
-) -> None:
-    for place, (kind, colour) in enumerate((("ham", _HAM), ("spam", _SPAM))):
-        whole = max(1, sum(row[kind] for row in bins))
-        shares = [row[kind] / whole for row in bins]
-        label = f"{'good mail' if kind == 'ham' else 'spam'} ({whole:,})"
-        axes.bar([row["from"] + 0.28 + 0.44 * place for row in bins], shares, width=0.42, color=colour, label=label)
-    whole = max(sum(row[kind] for row in bins) for kind in ("ham", "spam"))
-    axes.set_yscale("log")  # else the few that matter can't be seen
-    axes.set_ylim(0.5 / whole, 1.5)
+def _mark(axes: Axes, x: float, y: float, mode: str, title: str, threshold: float) -> None:
+    label = f"{title} {threshold:g}, {mode}"
+    axes.plot(x, y, _MARKS[title], color=_MODES[mode][0], clip_on=False, zorder=3, label=label)
+
+
+def _histogram(figure: Figure, axes: Axes, mode: Mapping[str, Any]) -> None:
+    bins: Sequence[Mapping[str, Any]] = mode["histogram"]
+    scored = [row["from"] for row in bins if row["from"] is not None]
+    width = scored[1] - scored[0] if len(scored) > 1 else 1
+    refused = scored[-1] + 2 * width if scored else 0
+    lefts = [refused if row["from"] is None else row["from"] for row in bins]
+    for place, (kind, (title, colour, hatch)) in enumerate(_KINDS.items()):
+        whole = sum(row[kind] for row in bins)
+        axes.bar(
+            [left + (0.06 + 0.44 * place) * width for left in lefts],
+            [row[kind] / whole for row in bins],
+            width=0.44 * width,
+            align="edge",
+            color=colour,
+            hatch=hatch,
+            edgecolor="white",
+            linewidth=0,
+            label=f"{title} ({whole:,})",
+        )
+    # A logarithmic scale, else the few that matter can't be seen; a single message still has a bar.
+    axes.set_yscale("log")
+    axes.set_ylim(0.5 / max(sum(row[kind] for row in bins) for kind in _KINDS), 1.5)
     axes.yaxis.set_major_formatter(FuncFormatter(_percent))
-    for name, threshold in thresholds.items():
-        if threshold is not None:
-            axes.axvline(threshold, color="black", linestyle="--", linewidth=1)
-            axes.text(threshold + 0.1, 0.98, name, rotation=90, va="top", transform=axes.get_xaxis_transform())
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    every = width * (1 + len(scored) // 20)
+    ticks = [left for left in scored if left % every == 0]
+    labels = [f"{left}" for left in ticks]
+    if len(scored) < len(bins):
+        ticks.append(refused + width / 2)
+        labels.append("refused")
+    axes.set_xticks(ticks, labels)
+    for title, row in mode["confusion"].items():
+        axes.axvline(row["threshold"], color="black", linestyle="--", linewidth=1)
+        axes.annotate(
+            f"{title} {row['threshold']:g}",
+            (row["threshold"], 1),
+            (3, -4),
+            xycoords=axes.get_xaxis_transform(),
+            textcoords="offset points",
+            rotation=90,
+            va="top",
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
+        )
     figure.legend(loc="outside lower center", ncols=2)
 
 

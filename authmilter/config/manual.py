@@ -97,23 +97,35 @@ def _chapter(title: str, declared: type) -> _Chapter:
     return _Chapter(title, inspect.getdoc(declared) or "", options_of(declared))
 
 
-def _symbols() -> Iterator[tuple[Sequence[str], str]]:
-    """Symbols, and what they mean: those of each check together, and those of several results."""
+def _symbols() -> Iterator[str]:
+    """Symbols, and what they mean: those of each check, and those of several results."""
+    shared: list[tuple[str, list[str]]] = []
     for check in all_checks():
-        if check.scores:
-            yield tuple(check.scores), f"{check.help}  {_defaults(check)}"
-    for symbol, meaning in DERIVED.items():
-        yield (symbol,), meaning
+        if check.meanings:
+            yield from _tagged(shared)
+            shared = []
+            yield from (".Pp", *_sentences(check.help))
+            yield from _tagged(
+                (f"Cm {symbol}", [*_sentences(f"{meaning}  Default: {_default(check, symbol)}.")])
+                for symbol, meaning in check.meanings.items()
+            )
+        elif check.scores:
+            text = [*_sentences(f"{check.help}  {_defaults(check)}")]
+            shared.append((f"Cm {' , '.join(check.scores)}", text))
+    derived = [(f"Cm {symbol}", [*_sentences(meaning)]) for symbol, meaning in DERIVED.items()]
+    yield from _tagged([*shared, *derived])
 
 
 def _defaults(check: Check) -> str:
-    weights = {
-        symbol: _weight(weight) + (f" (strict: {_weight(check.strict[symbol])})" if symbol in check.strict else "")
-        for symbol, weight in check.scores.items()
-    }
+    weights = {symbol: _default(check, symbol) for symbol in check.scores}
     if len(set(weights.values())) == 1:
         return f"Default: {weights.popitem()[1]}."
     return f"Defaults: {', '.join(f'{symbol} = {weight}' for symbol, weight in weights.items())}."
+
+
+def _default(check: Check, symbol: str) -> str:
+    strict = f" (strict: {_weight(check.strict[symbol])})" if symbol in check.strict else ""
+    return _weight(check.scores[symbol]) + strict
 
 
 def _weight(weight: float | Action) -> str:
@@ -169,7 +181,7 @@ def render_manual(extra: Sequence[tuple[str, str]] = ()) -> str:
     for title, introduction, options in _chapters():
         lines += [f".Ss [{_escape(title)}]\\&", *_paragraphs(introduction)]
         if title == "scores":
-            lines += _tagged((f"Cm {' , '.join(symbols)}", [*_sentences(meaning)]) for symbols, meaning in _symbols())
+            lines += _symbols()
         lines += _tagged((f"Cm {name} No = Ar {_words(o.kind.form)}", [*_entry(o)]) for name, o in options.items())
     for title, text in extra:
         lines += [f".Sh {_escape(title.upper())}", *_paragraphs(text)]

@@ -3,7 +3,8 @@
 import pytest
 
 from authmilter.addresses import to_ascii_domain
-from authmilter.checks.brands import MOST_TYPED, Brands, _Guarded, brands, is_disguised
+from authmilter.checks.brands import MOST_TYPED, Brands, _Guarded, brands
+from authmilter.confusables import is_disguised
 from authmilter.model import Transaction
 from tests.checks.mails import mail
 from tests.checks.tools import computed, tools
