@@ -1,72 +1,105 @@
 """What is in an archive, by name, and what its files begin with.
 
-zip, tar, gzip, bzip2 and xz are read, archives within archives too; nothing is unpacked further than it takes to see what
-it is.  Work is bounded by `MAX_MEMBERS`, `MAX_UNPACKED` and `MAX_DEPTH` for an archive with all that is in it, so that a
-bomb costs what any other archive of its size does.  Nothing here fails.
+zip, 7z, RAR, tar, cabinet, gzip, bzip2 and xz are read, archives within archives too; nothing is unpacked further than it
+takes to see what it is.  Work is bounded by a `Budget` for an archive with all that is in it, or for several archives, so
+that a bomb costs what any other archive of its size does.  Nothing here fails.
 """
 
 import bz2
 import lzma
 import re
 import zlib
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple
 
-from authmilter.filetype import file_type
+from authmilter.filetype import OFFICE, extensions, file_type
 from authmilter.mime_fields import decode
+from authmilter.rar import read_rar
+from authmilter.sevenzip import Folder, Unpacker, read_7z
+from authmilter.zip_files import File as ZipFile
+from authmilter.zip_files import read_zip, unpacker
 
 MAX_MEMBERS = 1000
 MAX_UNPACKED = 8 * 1024 * 1024  # octets that are unpacked in all
 MAX_DEPTH = 3
+MAX_NAME = 1000  # characters of a name with its path; the end counts
 _HEAD = 4096  # octets of a file that show what it is
+_MAX_CONTENT = 512 * 1024  # octets of a file of a type that is looked into
 _MEMORY = 64 * 1024 * 1024  # octets that xz may take; its files say how much they want
+_SLOW = 4  # how much longer LZMA and bzip2 take than deflate
+
+ZIPS = frozenset(("zip", "office-zip", "jar"))
+READABLE = frozenset(("zip", "jar", "tar", "gzip", "bzip2", "xz", "7z", "rar", "cabinet"))
+_WITHIN = READABLE - {"jar"}  # that it is one says enough
+_LOOKED_INTO = frozenset(("html", "svg", "office-ole", "office-zip", "rtf", "pdf"))
 
 
 class Member(NamedTuple):
-    """A file in an archive: `name` with its path, `type` as of `filetype.file_type`, "" if not known or encrypted."""
+    """A file in an archive.
+
+    `name` is that with its path, `type` as of `filetype.file_type`, "" if it is not known or encrypted.  `content` is how
+    the file begins: some kilobytes, or more if it is of a type that may be worth a look.
+    """
 
     name: str
     type: str
     encrypted: bool
+    content: bytes = b""
 
 
 class Archive(NamedTuple):
     """What is in an archive.
 
-    `members` has those of inner archives too.  `cut` says why not all is there, "" if it is.  `ratio` is how many times
-    larger the files claim to be than the archive.
+    `members` has those of inner archives too.  `cut` says why not all is there, "" if it is.  `claimed` are the octets
+    that the files say they have, and `ratio` is how many times larger that is than the archive.  `locked`: not even the
+    names are to be had without a password.
     """
 
     members: tuple[Member, ...]
     cut: str
+    claimed: int
     ratio: float
+    locked: bool = False
 
     @property
     def encrypted(self) -> bool:
-        """Is a file in it encrypted?"""
-        return any(member.encrypted for member in self.members)
+        """Is a file in it encrypted, or all of it?"""
+        return self.locked or any(member.encrypted for member in self.members)
 
 
-ZIPS = frozenset(("zip", "office-zip", "jar"))
-READABLE = frozenset((*ZIPS, "tar", "gzip", "bzip2", "xz"))
+class Budget:
+    """What is left of the work that archives may make."""
+
+    def __init__(self) -> None:
+        self.members = MAX_MEMBERS
+        self.octets = MAX_UNPACKED
 
 
-def read_archive(data: bytes) -> Archive:
-    """Read an archive of a type that is in `READABLE`; of another there is nothing."""
-    reader = _Reader()
-    reader.read(data, file_type(data), 0, "")
-    return Archive(tuple(reader.members), reader.cut, reader.claimed / max(len(data), 1))
+def read_archive(data: bytes, budget: Budget | None = None, kind: str = "") -> Archive:
+    """Read an archive of a type that is in `READABLE`; of another there is nothing.
+
+    `kind` is the type as which it is read, where that is not what it begins like.
+    """
+    reader = _Reader(budget or Budget())
+    reader.read(data, kind or file_type(data), 0, "")
+    ratio = reader.claimed / max(len(data), 1)
+    return Archive(tuple(reader.members), reader.cut, reader.claimed, ratio, reader.locked)
 
 
-class _Unpacker(Protocol):
-    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+_Beginning = Callable[[int], bytes]  # at most that many first octets of a file
+
+
+def _nothing(_: int) -> bytes:
+    return b""
 
 
 class _Reader:
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget) -> None:
         self.members: list[Member] = []
         self.cut = ""
         self.claimed = 0
-        self._room = MAX_UNPACKED
+        self.locked = False
+        self._budget = budget
 
     def read(self, data: bytes, kind: str, depth: int, path: str) -> None:
         """Add what is in `data`."""
@@ -74,94 +107,123 @@ class _Reader:
             self._zip(data, depth, path)
         elif kind == "tar":
             self._tar(data, depth, path)
+        elif kind == "7z":
+            self._7z(data, depth, path)
+        elif kind == "rar":
+            self._rar(data, depth, path)
+        elif kind == "cabinet":
+            self._cabinet(data, path)
         elif kind in ("gzip", "bzip2", "xz"):
             self._stream(data, kind, depth, path)
 
     def _full(self) -> bool:
-        if len(self.members) >= MAX_MEMBERS:
+        full = self._budget.members <= 0
+        if full:
             self.cut = self.cut or f"more than {MAX_MEMBERS} files"
-        return len(self.members) >= MAX_MEMBERS
+        return full
 
-    def _unpack(self, unpacker: _Unpacker, data: bytes, most: int) -> bytes:
+    def _unpack(self, unpacker: Unpacker, data: bytes, most: int) -> bytes:
         """The first octets of what is packed; b"" if it is damaged."""
-        if self._room <= 0:
+        slowness = 1 if isinstance(unpacker, _QUICK) else _SLOW
+        room = self._budget.octets // slowness
+        if room <= 0:
             self.cut = self.cut or "too much to unpack"
             return b""
         try:
-            found = unpacker.decompress(data, min(most, self._room))
+            found = unpacker.decompress(data, min(most, room))
         except (zlib.error, lzma.LZMAError, OSError, ValueError, EOFError, MemoryError):
-            return b""
-        self._room -= len(found)
+            found = b""
+        # What gives little may have cost much all the same.
+        self._budget.octets -= max(len(found), min(len(data), most) // 8) * slowness
         return found
 
-    def _found(self, name: str, head: bytes, depth: int, path: str) -> str:
-        """Add a file that begins with `head`, and tell its type."""
+    def _add(self, name: str, depth: int, path: str, beginning: _Beginning, *, encrypted: bool = False) -> None:
+        """Add a file, and what is in it if it is an archive."""
+        self._budget.members -= 1
+        full_name = f"{path}{name}"[-MAX_NAME:]
+        head = b"" if encrypted else beginning(_HEAD)
         kind = file_type(head) if head else ""
-        self.members.append(Member(f"{path}{name}"[:1000], kind, False))
-        if kind in READABLE and depth + 1 >= MAX_DEPTH:
-            self.cut = self.cut or f"archives {MAX_DEPTH} deep"
-        return kind
+        content = beginning(_MAX_CONTENT) if kind in _LOOKED_INTO and len(head) == _HEAD else head
+        self.members.append(Member(full_name, kind, encrypted, content))
+        if kind == "office-zip" and not OFFICE.intersection(extensions(name)[:1]):
+            kind = "zip"  # made to look like a document, which nobody opens as one
+        if kind in _WITHIN:
+            if depth + 1 >= MAX_DEPTH:
+                self.cut = self.cut or f"archives {MAX_DEPTH} deep"
+            else:
+                inner = beginning(MAX_UNPACKED) if len(head) == _HEAD else head
+                self.read(inner, kind, depth + 1, f"{full_name}/" if full_name else "")
 
-    # ------------------------------------------------------------------------------------------------ zip
+    # ------------------------------------------------------------------------------------------------ zip, 7z, RAR
 
     def _zip(self, data: bytes, depth: int, path: str) -> None:
-        """Files by their local headers and by the directory: readers go by either (APPNOTE 4.3.7 and 4.3.12)."""
-        seen: set[bytes] = set()
-        following = 0
-        at = data.find(b"PK\3\4")
-        while at >= 0 and not self._full():
-            following = at + 4
-            if len(data) >= at + 30:
-                flags, method = _u16(data, at + 6), _u16(data, at + 8)
-                packed, size = _u32(data, at + 18), _u32(data, at + 22)
-                name_size, extra = _u16(data, at + 26), _u16(data, at + 28)
-                name = data[at + 30 : at + 30 + name_size]
-                begin = at + 30 + name_size + extra
-                seen.add(name)
-                self.claimed += size
-                shown = decode(name, "utf-8" if flags & 0x800 else "cp437").replace("\\", "/")
-                if flags & 1:  # 4.4.4: encrypted
-                    self.members.append(Member(f"{path}{shown}"[:1000], "", True))
-                elif not name.endswith(b"/"):
-                    # With bit 3 the sizes stand behind the file, and are 0 here.
-                    content = data[begin : begin + packed] if packed and not flags & 8 else data[begin:]
-                    self._zip_member(shown, content, method, depth, path)
-                following = begin + packed if packed and not flags & 8 else begin
-            at = data.find(b"PK\3\4", max(following, at + 4))
-        self._zip_directory(data, seen, path, following)
-
-    def _zip_member(self, name: str, content: bytes, method: int, depth: int, path: str) -> None:
-        if method == 0:
-            kind = self._found(name, content[:_HEAD], depth, path)
-            inner = content if kind in READABLE else b""
-        elif method == 8:
-            kind = self._found(name, self._unpack(zlib.decompressobj(-15), content, _HEAD), depth, path)
-            inner = b""
-            if kind in READABLE and depth + 1 < MAX_DEPTH:
-                inner = self._unpack(zlib.decompressobj(-15), content, MAX_UNPACKED)
-        else:
-            self.members.append(Member(f"{path}{name}"[:1000], "", False))
-            return
-        if inner and depth + 1 < MAX_DEPTH:
-            self.read(inner, kind, depth + 1, f"{path}{name}/")
-
-    def _zip_directory(self, data: bytes, seen: set[bytes], path: str, behind: int) -> None:
-        """Names that stand in the directory alone; without a good end record it is looked for behind the files."""
-        end = data.rfind(b"PK\5\6")
-        at = end - _u32(data, end + 12) if end >= 0 else -1
-        if at < 0 or not data.startswith(b"PK\1\2", at):
-            at = data.find(b"PK\1\2", behind)
-        while at >= 0 and not self._full():
-            if len(data) < at + 46:
+        for file in read_zip(data):
+            if self._full():
                 return
-            name_size = _u16(data, at + 28)
-            name = data[at + 46 : at + 46 + name_size]
-            if name not in seen and not name.endswith(b"/"):
-                seen.add(name)
-                flags = _u16(data, at + 8)
-                shown = decode(name, "utf-8" if flags & 0x800 else "cp437").replace("\\", "/")
-                self.members.append(Member(f"{path}{shown}"[:1000], "", bool(flags & 1)))
-            at = data.find(b"PK\1\2", at + 46 + name_size)
+            self.claimed += file.size
+            self._add(file.name, depth, path, self._zip_beginning(data, file), encrypted=file.encrypted)
+
+    def _zip_beginning(self, data: bytes, file: ZipFile) -> _Beginning:
+        def beginning(most: int) -> bytes:
+            octets = file.octets(data, most)
+            if file.method == 0:
+                return octets
+            try:
+                found = unpacker(file, octets, most)
+            except (lzma.LZMAError, ValueError, MemoryError):
+                return b""
+            return self._unpack(found[0], found[1], most) if found else b""
+
+        return beginning
+
+    def _7z(self, data: bytes, depth: int, path: str) -> None:
+        directory = read_7z(data)
+        self.cut = self.cut or directory.cut
+        self.locked = self.locked or directory.encrypted
+        unpacked: dict[int, bytes] = {}
+        for file in directory.files:
+            if self._full():
+                return
+            self.claimed += file.size
+            folder = directory.folders[file.folder] if 0 <= file.folder < len(directory.folders) else None
+            if folder is None or folder.encrypted:
+                self._add(file.name, depth, path, _nothing, encrypted=folder is not None)
+                continue
+            if file.folder not in unpacked:
+                unpacked[file.folder] = self._folder(folder)
+            self._add(file.name, depth, path, _slice(unpacked[file.folder], file.at, file.size))
+
+    def _folder(self, folder: Folder) -> bytes:
+        """The files of a folder follow each other without any mark, so what is before one is unpacked with it."""
+        most = min(folder.size, self._budget.octets // (2 * _SLOW))
+        try:
+            found = folder.unpacker(most)
+        except (lzma.LZMAError, ValueError, MemoryError):
+            found = None
+        return self._unpack(found, folder.packed, most) if found and most > 0 else b""
+
+    def _rar(self, data: bytes, depth: int, path: str) -> None:
+        directory = read_rar(data)
+        self.cut = self.cut or directory.cut
+        self.locked = self.locked or directory.encrypted
+        for file in directory.files:
+            if self._full():
+                return
+            self.claimed += file.size
+            self._add(file.name, depth, path, _slice(file.content, 0, MAX_UNPACKED), encrypted=file.encrypted)
+
+    def _cabinet(self, data: bytes, path: str) -> None:
+        """Names alone ("Microsoft Cabinet File Format", CFHEADER and CFFILE)."""
+        at = _u32(data, 16)
+        for _ in range(_u16(data, 28)):
+            end = data.find(b"\0", at + 16)
+            if end < 0 or self._full():
+                return
+            self.claimed += _u32(data, at)
+            utf_8 = _u16(data, at + 14) & 0x80
+            name = decode(data[at + 16 : end], "utf-8" if utf_8 else "cp437").replace("\\", "/")
+            self._add(name, MAX_DEPTH, path, _nothing)
+            at = end + 1
 
     # ------------------------------------------------------------------------------------------------ tar and streams
 
@@ -173,28 +235,24 @@ class _Reader:
             header = data[at : at + 512]
             if not header.strip(b"\0"):
                 break
-            size = _octal(header[124:136])
-            content = data[at + 512 : at + 512 + size]
-            at += 512 + (size + 511) // 512 * 512
+            begin, size = at + 512, _octal(header[124:136])
+            at = begin + (size + 511) // 512 * 512
             kind = header[156:157]
             if kind == b"L":  # GNU: the name of the next file
-                long_name = content[:1000].rstrip(b"\0")
+                long_name = data[begin : begin + min(size, MAX_NAME)].rstrip(b"\0")
             elif kind == b"x":
-                found = _PAX_PATH.search(content[:65536])
-                long_name = found[1][:1000] if found else b""
+                found = _PAX_PATH.search(data, begin, min(begin + size, begin + 65536))
+                long_name = found[1][:MAX_NAME] if found else b""
             elif kind in (b"0", b"\0", b"7", b""):
                 prefix = header[345:500].partition(b"\0")[0]
                 name = long_name or (prefix + b"/" if prefix else b"") + header[:100].partition(b"\0")[0]
-                shown = decode(name, "utf-8")
                 self.claimed += size
-                inner = self._found(shown, content[:_HEAD], depth, path)
-                if inner in READABLE and depth + 1 < MAX_DEPTH:
-                    self.read(content, inner, depth + 1, f"{path}{shown}/")
+                self._add(decode(name, "utf-8"), depth, path, _slice(data, begin, size))
                 long_name = b""
 
     def _stream(self, data: bytes, kind: str, depth: int, path: str) -> None:
         """One file, which is mostly a tar."""
-        unpacker: _Unpacker
+        unpacker: Unpacker
         if kind == "gzip":
             unpacker = zlib.decompressobj(31)
         elif kind == "bzip2":
@@ -203,19 +261,20 @@ class _Reader:
             unpacker = lzma.LZMADecompressor(memlimit=_MEMORY)
         content = self._unpack(unpacker, data, MAX_UNPACKED)
         self.claimed += len(content)
-        if self._room <= 0:
+        if self._budget.octets <= 0:
             self.cut = self.cut or "too much to unpack"
-        inner = file_type(content)
-        if inner == "tar":
-            self.read(content, inner, depth, path)
-            return
-        name = _gzip_name(data) if kind == "gzip" else ""
-        self._found(name, content[:_HEAD], depth, path)
-        if inner in READABLE and depth + 1 < MAX_DEPTH:
-            self.read(content, inner, depth + 1, f"{path}{name}/")
+        if file_type(content) == "tar":
+            self.read(content, "tar", depth, path)
+        elif not self._full():
+            self._add(_gzip_name(data) if kind == "gzip" else "", depth, path, _slice(content, 0, len(content)))
 
 
+_QUICK = type(zlib.decompressobj())
 _PAX_PATH = re.compile(rb"[0-9]{1,9} path=([^\n]{1,4096})\n")
+
+
+def _slice(data: bytes, at: int, size: int) -> _Beginning:
+    return (lambda most: data[at : at + min(most, size)]) if at >= 0 else _nothing
 
 
 def _u16(data: bytes, at: int) -> int:
@@ -240,4 +299,4 @@ def _gzip_name(data: bytes) -> str:
     at = 10
     if data[3] & 4:
         at += 2 + _u16(data, at)
-    return decode(data[at : at + 1000].partition(b"\0")[0], "latin-1")
+    return decode(data[at : at + MAX_NAME].partition(b"\0")[0], "latin-1")

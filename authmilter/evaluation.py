@@ -19,7 +19,7 @@ from authmilter.addresses import author
 from authmilter.check import Check, all_checks
 from authmilter.checks.classifier import Classifier, classifier
 from authmilter.classifier.features import features
-from authmilter.classifier.table import margin_of
+from authmilter.classifier.table import Opinion, margin_of
 from authmilter.classifier.training import STEPS, Example, train
 from authmilter.config.schema import Arc, Config, Dkim, Dmarc, Iprev, Network, Spf
 from authmilter.errors import DnsTempError
@@ -32,7 +32,7 @@ from authmilter.policy import Policy, Rules
 from authmilter.session import Outcome, Session, build
 from authmilter.verdict import Action
 
-BAYES = ("bayes_spam", "bayes_ham")
+BAYES = ("bayes_spam", "bayes_sure", "bayes_ham")
 _CHUNK = 65535
 _MACROS = {b"j": b"mx.example.net", b"i": b"evaluation"}
 _CLIENT = b"192.0.2.1"  # stands for a client that nothing is known of (RFC 5737)
@@ -80,6 +80,15 @@ class Case:
         """The score by which it is compared: a refusal is worth any threshold."""
         score = max(self.score, self.floor)
         return max(score, threshold) if self.refused else score
+
+    @property
+    def by_opinion_alone(self) -> bool:
+        """Does only the classifier speak against it?  Then no score rejects it (`policy`)."""
+        return (
+            not self.refused
+            and self.score > 0
+            and sum(one.weight for one in self.found if one.symbol not in BAYES) <= 0
+        )
 
 
 class _NoDns:
@@ -285,8 +294,8 @@ def fold_of(campaign: int, folds: int) -> int:
 
 def strengths(
     learned: Sequence[Case], judged: Sequence[Case], options: Classifier, step: Callable[[], None] = lambda: None
-) -> list[tuple[float, float]]:
-    """Margin and strength that a classifier gives to messages that learned from others, under these options.
+) -> list[Opinion]:
+    """What a classifier thinks of messages that learned from others, under these options.
 
     Nothing but zeros where it had too few to speak.
     """
@@ -294,24 +303,27 @@ def strengths(
     if ham < options.minimum_ham or spam < options.minimum_spam:
         for _ in range(STEPS):
             step()
-        return [(0.0, 0.0)] * len(judged)
+        return [Opinion(0.0, 0.0, 0.0, 0.0)] * len(judged)
     trained = train([Example(case.features, case.spam) for case in learned], step)
     cap = min(1.0, ham / options.enough_ham)
     opinions = []
     for case in judged:
         slots = list(map(trained.weights.__getitem__, case.features))
-        margin, _ = margin_of(slots, len(case.features), trained.bias)
-        opinions.append((margin, max(-cap, min(cap, trained.curve.strength(margin)))))
+        margin, known = margin_of(slots, len(case.features), trained.bias)
+        strength = max(-cap, min(cap, trained.curve.strength(margin)))
+        opinions.append(Opinion(margin, known, strength, trained.curve.beyond(margin) if cap >= 1 else 0.0))
     return opinions
 
 
-def with_opinion(case: Case, margin: float, strength: float, weights: Mapping[str, float]) -> Case:
+def with_opinion(case: Case, opinion: Opinion, weights: Mapping[str, float]) -> Case:
     """The case with what the classifier adds."""
-    if not strength:
+    if not opinion.strength:
         return case
-    symbol = BAYES[0] if strength > 0 else BAYES[1]
-    one = Found(symbol, f"log-odds {margin:.1f}", round(weights[symbol] * abs(strength), 3))
-    return replace(case, found=(*case.found, one), score=case.score + one.weight)
+    symbol = "bayes_spam" if opinion.strength > 0 else "bayes_ham"
+    added = [Found(symbol, f"log-odds {opinion.margin:.1f}", round(weights[symbol] * abs(opinion.strength), 3))]
+    if opinion.beyond:
+        added.append(Found("bayes_sure", "", round(weights["bayes_sure"] * opinion.beyond, 3)))
+    return replace(case, found=(*case.found, *added), score=case.score + sum(one.weight for one in added))
 
 
 def crossed(
@@ -328,8 +340,8 @@ def crossed(
     for fold in range(folds):
         apart = [case for case in cases if fold_of(case.campaign, folds) == fold]
         rest = [case for case in cases if fold_of(case.campaign, folds) != fold]
-        for case, (margin, strength) in zip(apart, strengths(rest, apart, options, step), strict=True):
-            result.append(forced(with_opinion(case, margin, strength, weights), rules))
+        for case, opinion in zip(apart, strengths(rest, apart, options, step), strict=True):
+            result.append(forced(with_opinion(case, opinion, weights), rules))
     return result
 
 

@@ -16,7 +16,6 @@ MAX_VALUE = 4096  # octets of a field that are looked at
 LIST_SHARE = 0.3
 
 _EXCERPT = 60  # octets of a field that are shown to the administrator
-_LIST_FIELDS = (b"list-id", b"list-post", b"mailing-list")
 _BASE64 = re.compile(rb"=\?[^?]{1,64}\?[bB]\?")
 # Second-level domains below which others register, as in example.co.uk.
 _SECOND_LEVEL = frozenset(
@@ -100,7 +99,7 @@ def reply_to(message: Message) -> Author:
 def is_list(message: Message) -> bool:
     """Does the message say that a mailing list sent it (RFC 2919, RFC 2369)?  Anybody can say so."""
     index = message.index
-    return any(name in index for name in _LIST_FIELDS)
+    return b"list-id" in index or b"list-post" in index or b"mailing-list" in index
 
 
 def is_via_list(message: Message) -> bool:

@@ -1,8 +1,8 @@
 """DNS lists of clients, and of domains that are linked to (RFC 5782): who is listed, and which list is to be believed.
 
-A list is asked for an address or domain below its zone, and answers with an address in 127.0.0.0/8, or not at all.  Lists die, are sold,
-and refuse those who ask too often, and then they may answer anything to anybody; so answers that can't be listings
-switch a list off, and a listing counts only while what must not be listed (127.0.0.1, the domain INVALID) is not.
+A list is asked for an address or domain below its zone, and answers with an address in 127.0.0.0/8, or not at all.
+Lists die, are sold, and refuse those who ask too often, and then they may answer anything to anybody; so answers that
+can't be listings switch a list off, and a listing counts only while what must not be listed (127.0.0.1, the domain INVALID) is not.
 
 Questions are nobody's in particular, not on the account of the client: it must not be able to keep us from asking by
 using up its share, nor have a list switched off because it did.  Answers are kept by the resolver alone.
@@ -119,8 +119,10 @@ _TESTS = {
     6: (reversed_name(IPv6Address("::ffff:7f00:2")), reversed_name(IPv6Address("::ffff:7f00:1"))),
 }
 _WORLD = "lists 127.0.0.1, and so probably the world"
-_NAME_TESTS = ("test", "invalid")  # the same section, for lists of domains
+_INVALID = "invalid"  # the same section, for lists of domains
 _EVERY_NAME = "lists the domain INVALID, and so probably every one"
+_REFUSED = "127.0.0.1"  # of SURBL and URIBL, to every question of those from whom they want none; a listing nowhere
+_NO_ADDRESSES = "127.0.1.255"  # of Spamhaus' DBL, to a question for an address
 _LONGEST_NAME = 253  # RFC 1035 section 3.1: 255 octets on the wire
 
 
@@ -200,6 +202,7 @@ class _List:
         self._of_names = isinstance(section, Uribl)
         self._everybody = _EVERY_NAME if self._of_names else _WORLD
         self._addresses = isinstance(section, Uribl) and section.addresses
+        self._test = section.test if isinstance(section, Uribl) else ""
         self._url = section.url if isinstance(section, Dnsbl) else ""
         self._answers: list[tuple[Pattern, str]] = []
         for item in section.answers:
@@ -257,7 +260,7 @@ class _List:
             return ()
         found: dict[str, Listing] = {}
         problem = unanswered = ""
-        answered = False
+        answered = refused = False
         for host, name, work in [(host, name, eager.start(self._ask(name))) for host, name in names]:
             try:
                 records = await work
@@ -267,16 +270,20 @@ class _List:
                 continue
             answered = True
             problem = problem or nonsense(records)
+            refused = refused or _REFUSED in records
+            if _NO_ADDRESSES in records and self._addresses:
+                self._addresses = False
+                self._say(f"has no addresses ({_NO_ADDRESSES}): set addresses = no; it is asked for none any longer")
             if not problem:
                 for listing in self._listings(records, host):
                     found.setdefault(listing.symbol, listing._replace(subject=host))
         try:
-            if found and not problem and await self._ask(_NAME_TESTS[1]):
-                problem = self._everybody
+            if (found or refused) and not problem:
+                problem = self._judged(await self._ask(_INVALID))
         except DnsTempError as error:
             answered = False  # as for clients: nobody is listed by a list that can't be believed
             if not isinstance(error, DnsBusyError):
-                unanswered = unanswered or _NAME_TESTS[1]
+                unanswered = unanswered or _INVALID
         if problem:
             outcome = "error"
             self._broken(problem)
@@ -320,7 +327,7 @@ class _List:
             for must, must_not in self._tests():
                 if not listed:
                     there, not_there = await self._ask(must), await self._ask(must_not)
-                    problem = nonsense((*there, *not_there)) or (self._everybody if not_there else "")
+                    problem = nonsense((*there, *not_there)) or self._judged(not_there)
                     if problem:
                         self._observer.dnslist_asked(self._symbol, "error")
                         self._broken(problem)
@@ -339,15 +346,23 @@ class _List:
         if not listed:
             self._observer.dnslist_asked(self._symbol, "error")
             if self._has_test_entry:
-                what = "the domain TEST" if self._of_names else "127.0.0.2"
-                self._say(f"does not list {what}, as every list must (RFC 5782): it may be none any longer")
+                what = (
+                    f"the domain {self._test.upper()}" if self._of_names else "127.0.0.2, as every list must (RFC 5782)"
+                )
+                self._say(f"does not list {what}: it may be none any longer")
         self._has_test_entry = listed
 
     def _tests(self) -> Sequence[tuple[str, str]]:
         """What must be listed, and what must not (RFC 5782 section 5)."""
         if self._of_names:
-            return (_NAME_TESTS,)
+            return ((self._test, _INVALID),)
         return (_TESTS[4], _TESTS[6]) if self._ipv6 else (_TESTS[4],)
+
+    def _judged(self, records: tuple[str, ...]) -> str:
+        """What is wrong with a list that answers so for what must not be listed; "" if it has no answer."""
+        if self._of_names and _REFUSED in records:
+            return f"refuses our questions ({_REFUSED}), for too many of them, or a public resolver"
+        return self._everybody if records else ""
 
     def retire(self) -> None:
         """Nobody counts any longer whether it is off."""
@@ -372,7 +387,7 @@ class _List:
     def _symbol_of(self, answer: str) -> str:
         """The symbol for an answer in 127.0.0.0/8, "" if it does not count."""
         if not self._answers:
-            return "" if answer in ("127.0.0.0", "127.0.0.1") else self._symbol
+            return "" if answer in ("127.0.0.0", _REFUSED, _NO_ADDRESSES) else self._symbol
         second, third, fourth = map(int, answer.split(".")[1:])
         for pattern, symbol in self._answers:
             if second in pattern.second and third in pattern.third and fourth in pattern.fourth:

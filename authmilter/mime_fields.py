@@ -167,12 +167,18 @@ def file_names(fields: Iterable[HeaderField]) -> tuple[str, ...]:
 
     First come those of Content-Disposition, and among those the one of RFC 2231.
     """
-    names: list[str] = []
-    for field_name, key in ((b"content-disposition", b"filename"), (b"content-type", b"name")):
-        for header in fields:
-            if header.name.strip(b" \t").lower() == field_name and b"name" in header.value.lower():
-                names += _names(described(header.value).parameters, key)
-    return tuple(dict.fromkeys(name for name in names if name))[:16]
+    declared: list[str] = []
+    disposed: list[str] = []
+    for field in fields:
+        if b"name" in field.value.lower():
+            name = field.name.strip(b" \t").lower()
+            if name == b"content-disposition":
+                disposed += _names(described(field.value).parameters, b"filename")
+            elif name == b"content-type":
+                declared += _names(described(field.value).parameters, b"name")
+    if not disposed and not declared:
+        return ()
+    return tuple(dict.fromkeys(name for name in disposed + declared if name))[:16]
 
 
 def _names(parameters: tuple[Parameter, ...], key: bytes) -> Iterator[str]:

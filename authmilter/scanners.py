@@ -4,6 +4,8 @@ What they are told and how their answers are read are functions of octets; `Serv
 protocols are those of clamd(8), INSTREAM; of ``spamd/PROTOCOL`` of SpamAssassin, version 1.5; and of rspamd, which is HTTP.
 
 What a message says is hostile, and what a server answers is not trusted either: it is bounded, and shown in one line.
+
+Each question has a connection of its own: to open one costs some 0.1 ms, and what was left on an old one can be no answer.
 """
 
 import asyncio
@@ -11,10 +13,11 @@ import json
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from email.utils import formatdate
 from math import isfinite
+from tarfile import USTAR_FORMAT, TarInfo
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
@@ -145,11 +148,13 @@ class Servers:
         for left, server in zip(range(len(servers), 0, -1), servers, strict=True):
             share = (deadline - now()) / left
             try:
-                return await server.ask(request, read, most, min(share, HURRY) if server.failures >= GIVEN_UP else share)
+                return await server.ask(
+                    request, read, most, min(share, HURRY) if server.failures >= GIVEN_UP else share
+                )
             except TimeoutError:
                 problem = "no answer in time"
             except socket.gaierror as error:  # whose number is not one of the system
-                problem = error.strerror
+                problem = str(error.strerror)
             except OSError as error:
                 problem = os.strerror(error.errno) if error.errno else str(error)
             except (ScanError, ValueError) as error:  # ValueError: a name that no resolver takes
@@ -250,24 +255,29 @@ def traced_header_section(tx: Transaction, now: float) -> bytes:
 
 
 _PLAIN = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
+_ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9.\[\]:-]{1,255}")
 
 
 def _received(tx: Transaction, now: float) -> bytes:
     """Trace information in the form of Postfix (RFC 5321 section 4.4)."""
     connection = tx.connection
     helo = _plain(tx.helo.decode("ascii", "replace"), "unknown")
-    address = connection.client_ip
-    literal = "" if address is None else f"IPv6:{address}" if address.version == 6 else str(address)
+    ip = connection.client_ip
+    literal = "" if ip is None else f"IPv6:{ip}" if ip.version == 6 else str(ip)
     client = f" ({_plain(connection.client_name, 'unknown')} [{literal}])" if literal else ""
     ours = _plain(connection.mta_name, "localhost")
     reference = _plain(tx.queue_id, "none")
+    path = tx.envelope.reverse_path
+    address = "" if path is None else _plain(bytes(path).decode("ascii", "replace"), "", _ADDRESS)
+    # Where SpamAssassin looks first for the sender of the envelope, and last in a field that the sender may have written.
+    sender = f"\r\n\t(envelope-from <{address}>)" if address else ""
     return (
-        f"Received: from {helo}{client}\r\n\tby {ours} with ESMTP id {reference};\r\n\t{formatdate(now)}\r\n".encode()
-    )
+        f"Received: from {helo}{client}\r\n\tby {ours} with ESMTP id {reference}{sender};\r\n\t{formatdate(now)}\r\n"
+    ).encode()
 
 
-def _plain(text: str, otherwise: str) -> str:
-    return text if _PLAIN.fullmatch(text) else otherwise
+def _plain(text: str, otherwise: str, form: re.Pattern[str] = _PLAIN) -> str:
+    return text if form.fullmatch(text) else otherwise
 
 
 def size(message: Message) -> int:
@@ -278,22 +288,46 @@ def size(message: Message) -> int:
 # -- clamd ------------------------------------------------------------------------------------------------------------
 
 
-def clamd_request(header: bytes, body: bytes, most: int) -> list[bytes | memoryview]:
-    """INSTREAM with up to `most` octets of a message, in one chunk."""
-    header_part = memoryview(header)[:most]
-    body_part = memoryview(body)[: most - len(header_part)]
-    length = len(header_part) + len(body_part)
-    return [b"zINSTREAM\0" + length.to_bytes(4, "big"), header_part, body_part, bytes(4)]
+def clamd_request(content: Sequence[bytes], most: int) -> list[bytes | memoryview]:
+    """INSTREAM with the first `most` octets of what these are pieces of, in one chunk."""
+    sent: list[bytes | memoryview] = []
+    left = most
+    for piece in content:
+        sent.append(memoryview(piece)[:left])
+        left -= len(sent[-1])
+    return [b"zINSTREAM\0" + (most - left).to_bytes(4, "big"), *sent, bytes(4)]
+
+
+def archive(contents: Iterable[bytes], most: int) -> tuple[list[bytes], bool]:
+    """A tar archive of files with these contents, in pieces, and are all of them in it?  It takes up to `most` octets."""
+    pieces: list[bytes] = []
+    left = most - len(_END_OF_ARCHIVE)
+    complete = True
+    for number, content in enumerate(contents, 1):
+        padding = -len(content) % 512
+        if 512 + len(content) + padding > left:
+            complete = False
+            continue
+        left -= 512 + len(content) + padding
+        info = TarInfo(f"part-{number}")
+        info.size = len(content)
+        pieces += [info.tobuf(USTAR_FORMAT), content, bytes(padding)]
+    return ([*pieces, _END_OF_ARCHIVE] if pieces else []), complete
+
+
+_END_OF_ARCHIVE = bytes(1024)
 
 
 def read_clamd(answer: bytes) -> str:
-    """The name of the malware that clamd found, "" if none; raises ScanError where it did not scan."""
+    """The name of the malware that clamd found, "" if none; raises ScanError where it did not scan, or TooLargeError."""
     text, end, rest = answer.partition(b"\0")
     if end and not rest:
         if text == b"stream: OK":
             return ""
         if text.startswith(b"stream: ") and text.endswith(b" FOUND"):
             return _line(text[8:-6]) or "unnamed"
+        if text == b"INSTREAM size limit exceeded. ERROR":
+            raise TooLargeError("takes less at once, see StreamMaxLength in clamd.conf")
     raise ScanError(f"answers {_line(answer) or 'nothing'}")
 
 
@@ -326,16 +360,19 @@ def read_spamd(answer: bytes) -> Opinion:
 # -- rspamd -----------------------------------------------------------------------------------------------------------
 
 
-def rspamd_request(tx: Transaction, url: str, header: bytes, body: bytes) -> list[bytes | memoryview]:
+def rspamd_request(
+    tx: Transaction, url: str, header: bytes, body: bytes, *, settings: str = "", password: str = ""
+) -> list[bytes | memoryview]:
     """POST of the message, with what is known of its transaction in fields beside it.
 
     As HTTP/1.0, so that the answer ends with the connection, and comes in one piece.
     """
+    facts = [(b"Password", password.encode()), (b"Settings-ID", settings.encode()), *_facts(tx)]
     parts = urlsplit(url)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     lines = [
         f"POST {path} HTTP/1.0\r\nHost: {parts.netloc}\r\nContent-Length: {len(header) + len(body)}\r\n".encode(),
-        *(name + b": " + value + b"\r\n" for name, value in _facts(tx) if _is_field_value(value)),
+        *(name + b": " + value + b"\r\n" for name, value in facts if _is_field_value(value)),
         b"\r\n",
     ]
     return [b"".join(lines), header, body]
@@ -383,8 +420,11 @@ def _heaviest(symbols: Any) -> tuple[str, ...]:
         return ()
     weights: dict[str, float] = {}
     for name, symbol in symbols.items():
-        weight = symbol.get("score") if isinstance(symbol, dict) else None
-        if isinstance(weight, float) and weight and isfinite(weight):
+        try:
+            weight = _number(symbol["score"])
+        except (ScanError, LookupError, TypeError):
+            continue
+        if weight:
             weights[name] = abs(weight)
     names = sorted(weights, key=weights.__getitem__, reverse=True)[:MAX_SYMBOLS]
     return tuple(_line(name.encode("utf-8", "replace")) for name in names)
@@ -400,7 +440,7 @@ def _response(answer: bytes, protocol: bytes) -> tuple[bytes, Mapping[bytes, byt
     version, blank, status = first.partition(b" ")
     if not version.startswith(protocol) or not blank:
         raise ScanError(f"answers {_line(first) or 'nothing'}")
-    fields = {}
+    fields: dict[bytes, bytes] = {}
     for line in lines:
         name, _, value = line.partition(b":")
         fields[name.strip().lower()] = value.strip()

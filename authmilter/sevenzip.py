@@ -70,7 +70,7 @@ class Folder(NamedTuple):
     def unpacker(self, most: int) -> Unpacker | None:
         """What unpacks the first `most` octets; None if there is no such method here.  Raises lzma.LZMAError."""
         if len(self.coders) == 1:
-            method, props = self.coders[0]
+            method, _ = self.coders[0]
             if method == _COPY:
                 return _Stored()
             if method == _DEFLATE:
@@ -243,8 +243,7 @@ def _folders(cursor: _Cursor) -> tuple[list[_Coded], list[int]]:
             sizes = [cursor.number() for one in found for _ in range(one.unpacked)]
         elif kind == _DIGESTS:
             found = [
-                one._replace(checked=checked)
-                for one, checked in zip(found, cursor.digests(len(found)), strict=True)
+                one._replace(checked=checked) for one, checked in zip(found, cursor.digests(len(found)), strict=True)
             ]
         else:
             cursor.skip()

@@ -1,6 +1,8 @@
 """Where the daemon keeps what outlives it."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 SYSTEM_DIRECTORY = Path("/var/lib/authmilter")
@@ -14,3 +16,24 @@ def state_directory() -> Path:
     if os.geteuid() == 0:
         return SYSTEM_DIRECTORY
     return Path.home() / ".local/state/authmilter"
+
+
+@contextmanager
+def acting_as_owner(folder: Path) -> Iterator[None]:
+    """As root, be the owner of that folder for a while: what is made there is his, and no link of his leads elsewhere.
+
+    Raises OSError.  For programs with one thread.
+    """
+    if os.geteuid() != 0:
+        yield
+        return
+    owner, group, groups = folder.stat(), os.getegid(), os.getgroups()
+    try:
+        os.setgroups([owner.st_gid])
+        os.setegid(owner.st_gid)
+        os.seteuid(owner.st_uid)
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+        os.setgroups(groups)

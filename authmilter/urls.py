@@ -8,7 +8,7 @@ import re
 from base64 import urlsafe_b64decode
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address
-from itertools import chain, islice
+from itertools import islice
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -25,9 +25,12 @@ MAX_TARGETS = 200  # of a message, its first and its last
 MAX_TEXT = 262144  # characters of all texts without markup that are searched, and the end of one that is longer
 MAX_TAIL = 16384
 MAX_INNER = 3  # URLs within URLs
+MAX_NAME = 100  # characters of a domain in a text before its last dot
 MAX_HOST = 300  # characters of a host in U-labels: a domain of 253 octets, and a few that nobody sees
 
 _PLACES = 2 * MAX_TARGETS  # of each mark of a URL in a text
+_MOST_SEEN = 2000  # before those in the middle are left out
+_OF_TEXT = ("text", "name")
 
 
 class Url(NamedTuple):
@@ -89,6 +92,18 @@ _HOSTS = frozenset(
     )
 )  # fmt: skip
 
+# Filters that write their own URL over every other, and keep the text.
+REWRITERS = (
+    "barracudanetworks.com", "cisco.com", "cudasvc.com", "fireeye.com", "mimecast.com", "mimecastprotect.com", "outlook.com",
+    "proofpoint.com", "sophos.com", "trendmicro.com", "urldefense.com",
+)  # fmt: skip
+_LONGEST_SHOWN = 300  # characters of a link's text that may be a URL
+_SHOWN = re.compile(
+    r"(?:https?:/{1,2})?+([^\s/?#:@]{1,250}\.(?:com|net|org|info|biz|edu|gov|[a-z]{2}|app|dev|shop|online|top|xyz|club|site))"
+    r"(?:[:/?#].*+)?+",
+    re.IGNORECASE,
+)
+
 _USUAL = re.compile(r"(https?)://((?:[a-z0-9_-]++\.)++[a-z]{2,24}+)(?::([0-9]{1,5}))?((?:[/?#].*+)?+)", re.DOTALL)
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]{0,30}+):")
 _AUTHORITY = re.compile(r"([/\\]*+)([^/\\?#]*+)(.*+)", re.DOTALL)
@@ -100,8 +115,8 @@ _WITH_HOST = ("http", "https", "ftp")
 _WITHOUT_HOST = frozenset(("data", "file", "javascript", "jar", "mhtml", "search-ms", "smb", "vbscript"))
 _NUMBER = re.compile(r"0x[0-9a-f]*+|[0-9]++", re.IGNORECASE)
 _IN_TEXT = re.compile(
-    r"(?:\[[0-9a-fA-F:.]{2,45}\])?+[^\s<>\"'()\[\]{}|^`\u3001\u3008-\u3011\uff08\uff09\uff0c\uff1a\uff1b\u201c\u201d]{3,%d}+"
-    % MAX_URL
+    r"(?:\[[0-9a-fA-F:.]{2,45}\])?+"  # an IPv6 address
+    r"[^\s<>\"'()\[\]{}|^`\u3001\u3008-\u3011\uff08\uff09\uff0c\uff1a\uff1b\u201c\u201d]{3,8192}+"
 )
 _INNER = re.compile(
     r"https?(?::|%(?:25)?3a)(?:/|%(?:25)?2f){1,2}[^&\s]{3,2000}+|aHR0c[A-Za-z0-9+/_-]{8,2000}+", re.IGNORECASE
@@ -254,6 +269,11 @@ def inner_urls(url: Url) -> Iterator[Url]:
 
 
 def _inner(rest: str) -> str:
+    lowered = rest.lower()
+    if "http" not in lowered and "ahr0c" not in lowered:
+        if "%" not in rest:
+            return ""
+        rest = unquote(rest)
     defended = _URLDEFENSE.match(rest)
     if defended is not None:
         return unquote(defended[1].translate(_FROM_URLDEFENSE))
@@ -280,33 +300,33 @@ def targets(message: Message) -> tuple[Target, ...]:
 
 def _targets(taken: Iterable[Part]) -> Iterator[Target]:
     seen: dict[tuple[str, str, bool], _Found] = {}
+    linked: set[str] = set()  # hrefs, and what is shown for them: in a text they are nothing new
     room = MAX_TEXT
     for part in taken:
         if not part.is_leaf or not part.type.startswith(("text/", "application/xhtml")):
             continue
         html = part.html
+        text = part.text if html is None else html.text
         if html is not None:
-            of_part = _of_html(html)
-            text = html.text
-        else:
-            of_part = iter(())
-            text = part.text
-        for one in of_part:
-            seen.setdefault(one[:3], one)
-        if room > 0:
-            shown = {key[1] for key in seen} if html is not None else ()
-            for one in chain.from_iterable(map(_of_text, _ends(text, room))):
-                if one.href not in shown and one.href.partition("://")[2] not in shown:
-                    seen.setdefault(one[:3], one)
-            room -= len(text)
-    found = list(seen.values())
-    if len(found) > MAX_TARGETS:
-        found = found[: MAX_TARGETS // 2] + found[-MAX_TARGETS // 2 :]
-    for href, text, hidden, tag in found:
+            for one in _of_html(html):
+                seen[one[:3]] = one  # in place of what stood in a text
+                linked.update(one[:2])
+        for end in _ends(text, room):
+            for one in _of_text(end):
+                seen.setdefault(one[:3], one)
+        room = max(room - len(text), MAX_TAIL)
+        if len(seen) > _MOST_SEEN:
+            seen = {one[:3]: one for one in _first_and_last(list(seen.values()))}
+    found = [
+        one
+        for one in seen.values()
+        if one.tag not in _OF_TEXT or (one.href not in linked and one.href.partition("://")[2] not in linked)
+    ]
+    for href, text, hidden, tag in _first_and_last(found):
         url = read_url(href) or _schemeless(href)
         if url is not None:
-            tag = "mail" if url.scheme == "mailto" else tag
-            yield Target(url, tag, text, hidden, tuple(inner_urls(url)) if len(url.rest) > _SHORTEST_INNER else ())
+            inner = tuple(inner_urls(url)) if len(url.rest) > _SHORTEST_INNER else ()
+            yield Target(url, "mail" if url.scheme == "mailto" else tag, text, hidden, inner)
 
 
 class _Found(NamedTuple):
@@ -314,6 +334,11 @@ class _Found(NamedTuple):
     text: str
     hidden: bool
     tag: str
+
+
+def _first_and_last(found: list[_Found]) -> list[_Found]:
+    half = MAX_TARGETS // 2
+    return found if len(found) <= MAX_TARGETS else found[:half] + found[-half:]
 
 
 def _ends(text: str, room: int) -> tuple[str, ...]:
@@ -339,37 +364,61 @@ def _of_html(html: Html) -> Iterator[_Found]:
 
 def _of_text(text: str) -> Iterator[_Found]:
     """What readers make links of in a text without markup."""
-    for at in _places(text, "://"):
+    pieces: list[str] = []
+    taken = end = 0
+    for _ in range(_PLACES):
+        at = text.find("://", end)
+        if at < 0:
+            break
+        end = at + 3
         scheme = text[max(0, at - 5) : at].lower()
-        if scheme.endswith(("http", "https")) and (found := _IN_TEXT.match(text, at + 3)):
+        if scheme.endswith(("http", "https")) and (found := _IN_TEXT.match(text, end)):
+            pieces.append(text[taken:at])
+            taken = end = found.end()  # what is in it is looked for by `inner_urls`
             scheme = "https://" if scheme[-1] == "s" else "http://"
             yield _Found(scheme + found[0].rstrip(_NOT_LAST), "", False, "text")
-    for at in _places(text, "www."):
+    yield from _without_scheme(" ".join((*pieces, text[taken:])) if pieces else text)
+
+
+def _without_scheme(text: str) -> Iterator[_Found]:
+    end = 0
+    for _ in range(_PLACES):
+        at = text.find("www.", end)
+        if at < 0:
+            break
+        end = at + 4
         before = text[at - 1 : at]
         if not (before.isalnum() or (before and before in "./@-")) and (found := _IN_TEXT.match(text, at)):
+            end = found.end()
             yield _Found("http://" + found[0].rstrip(_NOT_LAST), "", False, "text")
     for dot in islice(_LAST_DOT.finditer(text), _PLACES):
         if dot[1] in _TOP or dot[1].lower() in _TOP:
-            before = text[max(0, dot.start() - 100) : dot.start()]
+            before = text[max(0, dot.start() - MAX_NAME - 1) : dot.start()]
             name = before[len(before.rstrip(_NAME)) :]
-            if name and name[0].isalnum() and len(name) < len(before) + (len(before) < 100) and ".." not in name:
-                sign = before[-len(name) - 1 : -len(name)]
-                if (not sign or sign not in _NOT_BEFORE_NAME) and name[:4].lower() != "www.":
-                    yield _Found(f"http://{name}.{dot[1]}", "", False, "name")
-
-
-def _places(text: str, what: str) -> Iterator[int]:
-    at = -1
-    for _ in range(_PLACES):
-        at = text.find(what, at + 1)
-        if at < 0:
-            return
-        yield at
+            sign = before[: -len(name)][-1:]
+            is_name = name[:1].isalnum() and len(name) <= MAX_NAME and ".." not in name
+            if is_name and name[:4].lower() != "www." and (not sign or sign not in _NOT_BEFORE_NAME):
+                yield _Found(f"http://{name}.{dot[1]}", "", False, "name")
 
 
 def registered(url: Url) -> str:
     """What was registered of its host: the site, or the address."""
     return url.host if url.address is not None else site(url.host)
+
+
+def feigned(target: Target) -> str:
+    """The domain in A-labels that the text of a link names as where it leads; "" if it names none, or the right one."""
+    text = target.text
+    if "." not in text or len(text) > _LONGEST_SHOWN:
+        return ""
+    of = registered(target.url)
+    if of in REWRITERS and not target.inner:
+        return ""
+    found = _SHOWN.fullmatch(text)
+    if found is None:
+        return ""
+    said = to_ascii_domain(found[1])
+    return "" if site(said) in (of, *map(registered, target.inner)) else said
 
 
 def is_hosted(host: str) -> bool:

@@ -36,14 +36,14 @@ class File(NamedTuple):
 def read_zip(data: bytes) -> list[File]:
     """Every file that some reader would find, at most `MAX_FILES` and one; never fails."""
     found: list[File] = []
-    known: set[tuple[int, bytes, int]] = set()
+    known: set[tuple[int, bytes, int, bool]] = set()
     for file, local, name in _by_directory(data):
         found.append(file)
-        known.add((local, name, file.method))
+        known.add((local, name, file.method, file.encrypted))
         if len(found) > MAX_FILES:
             return found
     for file, local, name in _by_headers(data):
-        if (local, name, file.method) not in known:
+        if (local, name, file.method, file.encrypted) not in known:
             found.append(file)
             if len(found) > MAX_FILES:
                 break
@@ -81,9 +81,9 @@ def _by_directory(data: bytes) -> Iterator[tuple[File, int, bytes]]:
         packed, unpacked = _u32(data, at + 20), _u32(data, at + 24)
         name = data[at + 46 : at + 46 + _u16(data, at + 28)]
         local = _u32(data, at + 42) + shift
-        if not data.startswith(b"PK\3\4", local):
+        if local < 0 or not data.startswith(b"PK\3\4", local):
             local -= shift
-        there = data.startswith(b"PK\3\4", local)
+        there = local >= 0 and data.startswith(b"PK\3\4", local)
         start = local + 30 + _u16(data, local + 26) + _u16(data, local + 28) if there else len(data)
         if not name.endswith(b"/"):
             yield (

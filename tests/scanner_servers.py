@@ -7,15 +7,15 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import pytest
 
-from tests.rig.sockets import wait_until
+from tests.rig.sockets import free_port, wait_until
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -74,19 +74,48 @@ async def read_instream(reader: asyncio.StreamReader) -> bytes:
     return stream
 
 
-def require_clamd() -> None:
-    """Skip the calling test where there is no clamd; fail it where AUTHMILTER_REQUIRE_RIG says that there must be one."""
-    if shutil.which("clamd") is None:
-        reason = "clamd is not installed (Debian package clamav-daemon)"
+def require(program: str, package: str) -> str:
+    """Where that program is; the calling test is skipped without it, and fails where AUTHMILTER_REQUIRE_RIG is set."""
+    path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/bin")
+    if path is None:
+        reason = f"{program} is not installed (Debian package {package})"
         if os.environ.get("AUTHMILTER_REQUIRE_RIG") == "1":
             pytest.fail(reason)
         pytest.skip(reason)
+    return path
+
+
+@contextmanager
+def started(command: Sequence[str | Path], folder: Path, is_up: Callable[[bytes], bool]) -> Iterator[None]:
+    """A server in the foreground, from when its log, which is in that folder, tells that it is up."""
+    file = folder / "log"
+    with file.open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={"HOME": str(folder), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+        )
+    try:
+        wait_until(lambda: is_up(file.read_bytes()) or process.poll() is not None, 60, f"{command[0]} is up")
+        assert process.poll() is None, file.read_text("utf-8", "replace")
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 class Clamd:
     """A real clamd, with signatures of its own for EICAR and `MARKER`; `stop` and `start` it at will."""
 
     def __init__(self) -> None:
+        self._program = require("clamd", "clamav-daemon")
+        self.port = free_port()
         self.folder = Path(tempfile.mkdtemp(prefix="authmilter-clamd-"))
         self.folder.chmod(0o755)
         self.path = self.folder / "clamd.sock"
@@ -96,7 +125,8 @@ class Clamd:
         (signatures / "test.hdb").write_text(f"{hashlib.md5(EICAR).hexdigest()}:{len(EICAR)}:Eicar-Test\n")
         (signatures / "test.ndb").write_text(f"PUA.Test:0:*:{MARKER.hex()}\n")
         (self.folder / "clamd.conf").write_text(
-            f"DatabaseDirectory {signatures}\nLocalSocket {self.path}\nForeground yes\nUser root\nStreamMaxLength 1M\n"
+            f"DatabaseDirectory {signatures}\nLocalSocket {self.path}\nTCPSocket {self.port}\nTCPAddr 127.0.0.1\n"
+            "Foreground yes\nUser root\nStreamMaxLength 1M\n"
         )
 
     @property
@@ -104,11 +134,16 @@ class Clamd:
         """In the words of the configuration."""
         return f"unix:{self.path}"
 
+    @property
+    def tcp(self) -> str:
+        """The same over TCP."""
+        return f"inet:{self.port}@127.0.0.1"
+
     def start(self) -> None:
         """Start it, and wait until it listens."""
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                ["clamd", "--config-file", self.folder / "clamd.conf"],
+                [self._program, "--config-file", self.folder / "clamd.conf"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

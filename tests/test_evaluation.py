@@ -1,6 +1,7 @@
 """How stored mail is played and counted."""
 
 import random
+from dataclasses import replace
 from math import inf, log
 
 import pytest
@@ -34,7 +35,7 @@ async def test_a_message_has_the_symbols_and_weights_of_the_configuration() -> N
     played = await Player(config).play(mail(WHOLE + "Subject: LAST WARNING\n"), True)
     assert ("subject_capitals", 2.25) in [(one.symbol, one.weight) for one in played.found]
     assert played.score == pytest.approx(sum(one.weight for one in played.found))
-    assert (played.spam, played.refused, played.name) == (True, False, "<1@example.org> LAST WARNING")
+    assert (played.spam, played.refused, played.name) == (True, False, "LAST WARNING <1@example.org>")
 
 
 async def test_the_clock_is_the_time_of_receipt() -> None:
@@ -49,6 +50,58 @@ async def test_an_action_counts_as_refused_whatever_the_score() -> None:
     assert "subject_capitals" in [one.symbol for one in played.found]
     assert played.worth(5.0) == 5.0
     assert played.worth(inf) == inf
+    assert [one.action for one in played.found if one.symbol == "subject_capitals"] == ["reject"]
+
+
+async def test_a_tag_counts_as_its_threshold_and_no_more() -> None:
+    config = ini.load(None, "[policy]\ntag = 3\nreject = 8\n[scores]\nsubject_capitals = tag\n")
+    played = await Player(config).play(mail(WHOLE + "Subject: LAST WARNING\n"), True)
+    assert (played.refused, played.worth(8.0)) == (False, 3.0)
+
+
+def test_an_action_of_the_classifier_counts() -> None:
+    rules = evaluation.rules_of(ini.load(None, "[scores]\nbayes_spam = quarantine\n"))
+    found = Case("", True, (Found("bayes_spam", "", 0.0),), 0.0, False, ())
+    assert evaluation.forced(found, rules).refused
+    assert not evaluation.forced(case(0.0, True, "other"), rules).refused
+
+
+def test_what_only_the_classifier_speaks_against() -> None:
+    def of(*found: tuple[str, float]) -> Case:
+        return Case("", True, tuple(Found(s, "", w) for s, w in found), sum(w for _, w in found), False, ())
+
+    assert of(("bayes_spam", 4.0), ("bayes_sure", 1.0)).by_opinion_alone
+    assert of(("bayes_spam", 4.0), ("list", -1.0)).by_opinion_alone
+    assert not of(("bayes_spam", 4.0), ("html_only", 0.1)).by_opinion_alone
+    assert not of(("bayes_ham", -1.5)).by_opinion_alone
+
+
+async def test_who_sent_it_is_the_author_where_nothing_else_is_known() -> None:
+    """A made-up reverse-path would differ from every author."""
+    played = await Player(ini.load(None, "")).play(mail(WHOLE + "Subject: lunch\n"), False)
+    assert "envelope_differs" not in [one.symbol for one in played.found]
+    played = await Player(ini.load(None, "")).play(
+        mail("Return-Path: <b@elsewhere.example>\n" + WHOLE + "Subject: lunch\n"), False
+    )
+    assert "envelope_differs" in [one.symbol for one in played.found]
+
+
+async def test_sections_for_single_recipients_have_no_say() -> None:
+    config = ini.load(None, "[scores]\nsubject_capitals = 2\n[scores example.net]\nsubject_capitals = 7\n")
+    stored = mail("Delivered-To: b@example.net\n" + WHOLE + "Subject: LAST WARNING\n")
+    played = await Player(config).play(stored, True)
+    assert [one.weight for one in played.found if one.symbol == "subject_capitals"] == [2.0]
+
+
+async def test_mail_from_the_collection_of_broken_mail_is_played_to_its_end() -> None:
+    player = Player(ini.load(None, ""))
+    found = 0
+    for head in (b"", b"Return-Path: <>\n", b"Return-Path: <\xff\x00 a@@b>\nDelivered-To: \x00@\xff\n"):
+        for body in (b"", b"\x00\xff" * 1000, b"--x\n" * 3000):
+            stored = message_of(head + b"From: \xff <a@b\xc3.example>\nFrom: x\nReceived: ;\xff\nDate: 99\n\n" + body)
+            assert stored is not None
+            found += bool((await player.play(stored, True)).found)
+    assert found == 9
 
 
 async def test_policy_that_is_not_enforced_counts_all_the_same() -> None:
@@ -61,15 +114,40 @@ def test_what_the_mail_store_and_filters_added_is_taken_away() -> None:
         "Return-Path: <alice@example.org>\nDelivered-To: bob@example.net\nReceived: from mx by store; x\n"
         "Received: from client by mx; y\nX-Spam-Status: Yes\nSubject: hi\n"
     )
-    fields, sender = evaluation.as_received(stored)
+    fields, sender, recipient = evaluation.as_received(stored)
     assert [field.name for field in fields] == [b"Received", b"Subject"]
-    assert sender == b"<alice@example.org>"
+    assert (sender, recipient) == (b"<alice@example.org>", b"<bob@example.net>")
+
+
+def test_of_a_hop_to_the_mail_store_both_lines_go() -> None:
+    stored = mail(
+        "Return-Path: <alice@example.org>\nDelivered-To: bob@example.net\nReceived: from mx by store\n\twith LMTP id 1; x\n"
+        "Received: from client by mx with ESMTPS; y\nReceived: from pc by client with ESMTP; z\nSubject: hi\n"
+    )
+    fields = evaluation.as_received(stored).fields
+    assert [field.value.split()[1] for field in fields if field.name == b"Received"] == [b"pc"]
 
 
 def test_mail_that_no_store_has_touched_keeps_its_received_lines() -> None:
-    fields, sender = evaluation.as_received(mail("Received: from client by mx; y\nSubject: hi\n"))
+    fields, sender, recipient = evaluation.as_received(mail("Received: from client by mx; y\nSubject: hi\n"))
     assert [field.name for field in fields] == [b"Received", b"Subject"]
-    assert sender == b"<sender@example.com>"
+    assert (sender, recipient) == (b"<sender@example.com>", b"<user@example.net>")
+
+
+@pytest.mark.parametrize(
+    ("head", "recipient"),
+    [
+        pytest.param(
+            "X-Original-To: a@example.net\nDelivered-To: b@example.net\n", b"<a@example.net>", id="as it came"
+        ),
+        pytest.param("Envelope-To: <c@example.net>\n", b"<c@example.net>", id="in brackets"),
+        pytest.param("Delivered-To: no address\n", b"<user@example.net>", id="no address"),
+        pytest.param("Delivered-To: a@b>\tx\n", b"<user@example.net>", id="more than an address"),
+        pytest.param(f"Delivered-To: {'a@' * 5000}b\n", b"<user@example.net>", id="too long"),
+    ],
+)
+def test_the_recipient(head: str, recipient: bytes) -> None:
+    assert evaluation.as_received(mail(head + "Subject: hi\n")).forward_path == recipient
 
 
 @pytest.mark.parametrize(
@@ -108,6 +186,14 @@ def test_folds_are_about_as_large() -> None:
     assert min(sizes) > 900
 
 
+def test_what_is_learned_at_least() -> None:
+    some = [Case("", spam, (), 0.0, False, (), campaign) for campaign in range(300) for spam in (False, True, True)]
+    ham, spam = evaluation.least_learned(some, 3)
+    assert 150 < ham <= 200
+    assert spam == 2 * ham
+    assert evaluation.least_learned([replace(one, campaign=1) for one in some], 3) == (0, 0)
+
+
 def cases(number: int) -> list[Case]:
     return [
         Case("", spam, (), 0.0, False, sorted(features(message(place, spam))), 2 * place + spam)
@@ -142,12 +228,12 @@ def test_labels_by_chance_teach_it_nothing() -> None:
 
 def test_it_says_nothing_where_it_has_learned_too_little() -> None:
     found = evaluation.strengths(cases(20), cases(2), Classifier())
-    assert found == [(0.0, 0.0)] * 4
+    assert found == [(0.0, 0.0, 0.0, 0.0)] * 4
 
 
 def test_its_strength_is_capped_while_it_knows_little_ham() -> None:
     options = Classifier(minimum_ham=30, minimum_spam=30, enough_ham=200)
-    strengths = [strength for _, strength in evaluation.strengths(cases(60), cases(20), options)]
+    strengths = [opinion.strength for opinion in evaluation.strengths(cases(60), cases(20), options)]
     assert max(strengths) == 60 / 200
 
 

@@ -65,6 +65,26 @@ def test_text(source: str, text: str) -> None:
         ("<span style='text-indent:-9999px'>a</span>b", "b", "a"),
         ("<p style='display:none'>a<div>b</div>", "b", "a"),
         ("<img style='display:none'>b", "b", ""),
+        ("<span style='font-size:1em'>a</span>b", "ab", ""),
+        ("<span style='font-size:1rem'>a</span>b", "ab", ""),
+        ("<span style='font-size:.5px'>a</span>b", "b", "a"),
+        ("<span style='font-size:.'>a</span>b", "ab", ""),
+        ("<span style='font:0/0 a'>a</span>b", "b", "a"),
+        ("<span style='font:bold 12px/1 Arial'>a</span>b", "ab", ""),
+        ("<span style='opacity:.01'>a</span>b", "b", "a"),
+        ("<span style='display:none;display:block'>a</span>b", "ab", ""),
+        ("<span style='display:none!important;display:block'>a</span>b", "b", "a"),
+        ("<span style='display:/* x */none'>a</span>b", "b", "a"),
+        ("<span style='mso-hide:all'>a</span>b", "ab", ""),
+        ("<td style='height:0;line-height:0'>a</td>b", "a", ""),
+        ("<td style='font-size:0'>a<div style='font-size:13px'>b</div>c</td>", "b", "a\nc"),
+        ("<td style='font-size:0'>a<p><font size=2>b</font></td>", "b", "a"),
+        ("<td style='font-size:0'>a<b style='font-size:1em'>b</b></td>", "", "ab"),
+        ("<p style='display:none'><b style='display:block;font-size:13px'>a</b></p>b", "b", "a"),
+        ("<p style='visibility:hidden'>a<b style='visibility:visible'>b</b></p>", "b", "a"),
+        ("<font color=#FFFFFF>a<font color=red>b</font>c</font>", "b", "ac"),
+        ("<td style='font-size:0'><table><td>a</td></table>b</td>c", "c", "a\nb"),
+        ("<p hidden>a<b>b<p>c", "c", "ab"),
     ],
 )
 def test_hidden_text(source: str, shown: str, hidden: str) -> None:
@@ -105,6 +125,67 @@ def test_links(source: str, links: list[Link]) -> None:
     assert list(read_html(source).links) == links
 
 
+@pytest.mark.parametrize(
+    ("css", "element", "hidden"),
+    [
+        pytest.param(".x{display:none}", "<div class='x'>", True, id="a class"),
+        pytest.param(".x { DISPLAY : NONE ; }", "<div class='y X'>", True, id="one of several classes"),
+        pytest.param("div.x, #y {font-size:0}", "<div id=y>", True, id="an identifier"),
+        pytest.param("div.x{font-size:0}", "<div class=x>", True, id="an element with a class"),
+        pytest.param("div.x{font-size:0}", "<p class=x>", False, id="another element with the class"),
+        pytest.param("blockquote{display:none}", "<blockquote>", True, id="all of an element"),
+        pytest.param("<!-- .x{display:none} -->", "<p class=x>", True, id="in what was a comment once"),
+        pytest.param("/* } */ .x/**/{display:/**/none}", "<p class=x>", True, id="with comments"),
+        pytest.param("@import url(x); .x{display:none}", "<p class=x>", True, id="behind an import"),
+        pytest.param("@font-face{src:x} .x{display:none}", "<p class=x>", True, id="behind another rule"),
+        pytest.param("@media screen{.x{display:none}}", "<p class=x>", True, id="on every screen"),
+        pytest.param("@media (max-width:9px){.x{display:none}}", "<p class=x>", False, id="on small screens"),
+        pytest.param("@media (max-width:9px){} .x{display:none}", "<p class=x>", True, id="behind small screens"),
+        pytest.param(".x{display:none} @media (max-width:9px){.x{display:block}}", "<p class=x>", False, id="but for small screens"),
+        pytest.param("@media (max-width:9px){.x{display:block!important}}", "<p class=x style='display:none'>", False, id="shown on small ones"),
+        pytest.param(".x{display:none} .x{display:block}", "<p class=x>", False, id="a later rule"),
+        pytest.param(".x{display:block} .x{display:none}", "<p class=x>", True, id="a later rule that hides"),
+        pytest.param(".x{display:none}", "<p class=x style='display:block'>", False, id="shown by its own style"),
+        pytest.param(".x{display:none !important}", "<p class=x style='display:block'>", True, id="hidden all the same"),
+        pytest.param("p .x{display:none}", "<div class=x>", False, id="within something else"),
+        pytest.param(".x:hover{display:none}", "<div class=x>", False, id="when the mouse is there"),
+        pytest.param(".x{display:none", "<div class=x>", True, id="without end"),
+        pytest.param(".x{display:none}}}} {{{ .y{", "<div class=x>", True, id="braces too many"),
+        pytest.param(".x{color:#fff}", "<div class=x>", False, id="white by a rule"),
+        pytest.param("", "<div class=x>", False, id="nothing"),
+    ],
+)  # fmt: skip
+def test_style_sheets(css: str, element: str, hidden: bool) -> None:
+    found = read_html(f"<style>{css}</style>{element}a")
+    assert (found.text, found.hidden) == (("", "a") if hidden else ("a", ""))
+
+
+def test_white_text_is_seen_where_a_sheet_gives_a_ground() -> None:
+    white = "<td class=x><font color=white>a</font>"
+    assert read_html(white).hidden == "a"
+    assert read_html(f"<style>.x{{background:#000}}</style>{white}").text == "a"
+    assert read_html(f"<style>.x{{background:#fff}}</style>{white}").hidden == "a"
+
+
+def test_small_text_is_seen_within_a_rule_that_says_so() -> None:
+    source = "<style>.a{font-size:0} .b{font-size:14px}</style><td class=a>a<p class=b>b</p></td>"
+    assert read_html(source).text == "b"
+    assert read_html(source).hidden == "a"
+
+
+def test_links_that_outlook_alone_shows() -> None:
+    source = "<!--[if mso]><v:roundrect href=a><![endif]--><!-- <a href=b> --><!--[if gte mso 9]><a href='c'>x</a><![endif]-->"
+    assert [(link.tag, link.href) for link in read_html(source).links] == [("v:roundrect", "a"), ("a", "c")]
+    # What Outlook alone hides is there for all others.
+    assert read_html("<!--[if mso]><div hidden href><![endif]-->a").text == "a"
+    assert read_html("<!--[if x]><!--[if y]><a href=z>").comments == 1
+
+
+def test_changes_within_changes_are_bounded() -> None:
+    deep = "<p style='font-size:0'>" + "<b style='font-size:9px'><i style='font-size:0'>" * 1000 + "a"
+    assert read_html(deep).text + read_html(deep).hidden == "a"
+
+
 def test_the_rest() -> None:
     found = read_html(
         "<title>A &amp; B</title><meta http-equiv=Refresh content='0; URL=http://a.example/'>"
@@ -138,13 +219,20 @@ HOSTILE = {
     "iframes": "<iframe", "references": "&amp;", "ampersands": "&", "digits": "&#1", "long digits": "9", "slashes": "</",
     "blanks": " ", "line feeds": "\n", "links": "<a href=x>", "hidden": "<p hidden>", "styles": "<p style='color : red ; '>",
     "declarations": "<!", "dashes": "-", "letters": "a", "names": "<" + "a" * 50,
+    "sizes": "<p style='font-size:0'><b style='font-size:9px'>", "entities": "&CounterClockwiseContourIntegral;",
+    "Outlook's": "<!--[if mso]>href-->", "endless comments of Outlook": "<!--[if mso]>href", "classes": "<p class='a b c d e f'>",
+    "braces": "{", "closing braces": "}", "rules": ".a{display:none}", "selectors": ".a,", "CSS comments": "/*", "stars": "*/*",
+    "at rules": "@media x{", "ends of raw elements": "</x>", "cut tags": "<a '<b>", "blanks among text": "a  \n",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-@pytest.mark.parametrize("before", ["", "<a ", '<a x="', "&#", "<p style='"], ids=repr)
+@pytest.mark.parametrize(
+    "before", ["", "<a ", '<a x="', "&#", "<p style='", "<style>", "<style>a{display:none}</style>"], ids=repr
+)
 def test_work_grows_no_faster_than_the_input(name: str, before: str) -> None:
-    work = Work(repeated_text(HOSTILE[name], before), read_html, time_at=50_000)
+    behind = "</style><p class=a>" if before == "<style>" else ""
+    work = Work(repeated_text(HOSTILE[name], before, behind), read_html, time_at=50_000)
     growth, counted = step_growth(work)
     assert growth < STEP_GROWTH, counted
     for _ in range(3):

@@ -279,6 +279,34 @@ def test_readings(raw: bytes, leaves: list[tuple[str, bytes, bool]], oddities: s
     assert odd(raw) == oddities
 
 
+@pytest.mark.parametrize(
+    ("raw", "oddities"),
+    [
+        pytest.param(MIXED[: MIXED.index(b"--b1--")], {"end_absent"}, id="without the last end"),
+        pytest.param(MIXED[: MIXED.index(b"xLjQ=")], {"end_absent", "base64_cut"}, id="within base64"),
+        pytest.param(
+            b"Content-Type: multipart/mixed; boundary=a\n\nThis is\n", {"boundary_absent"}, id="before the first part"
+        ),
+        pytest.param(MIXED[: MIXED.index(b"--b2--")], {"end_absent"}, id="without two ends"),
+        pytest.param(b"Content-Transfer-Encoding: base64\n\naGkhaG", {"base64_cut"}, id="base64 alone"),
+    ],
+)
+def test_what_the_sender_left_out_is_odd_and_what_was_not_kept_is_not(raw: bytes, oddities: set[str]) -> None:
+    assert odd(raw) == oddities
+    whole = message(raw)
+    cut = whole.with_body(len(whole.body), {}, "", whole.body, body_cut=True)
+    taken = read_all(cut)
+    assert taken.oddities == ()
+    assert len(taken.parts) >= len(mime(whole).parts)
+
+
+def test_what_is_odd_before_the_place_of_the_cut_stays_so() -> None:
+    inner_without_end = MIXED.replace(b"--b2--\n", b"").replace(b"JVBERi0xLjQ=", b"JVBER\n\n--b1\n\nx")
+    whole = message(inner_without_end[: inner_without_end.index(b"--b1--")])
+    cut = whole.with_body(len(whole.body), {}, "", whole.body, body_cut=True)
+    assert {oddity.name for oddity in read_all(cut).oddities} == {"end_absent", "base64_cut"}
+
+
 def test_boundaries_at_lines_that_end_in_cr_alone_are_another_reading() -> None:
     raw = b"Content-Type: multipart/mixed; boundary=a\r\n\r\n--a\r\n\r\none\r--a\rContent-Type: text/html\r\rtwo\r\n--a--\r\n"
     assert ("text/html", b"two", True) in shape(raw)
@@ -520,6 +548,13 @@ def test_work_grows_no_faster_than_the_input(name: str) -> None:
         if taken < TIME_GROWTH:
             return
     raise AssertionError(f"{taken:.1f} times as long for four times the input")
+
+
+def test_base64_that_there_is_no_room_for_is_not_called_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("authmilter.mime.MAX_DECODED", 5)
+    taken = read_all(message(b"Content-Transfer-Encoding: base64\n\n" + b"aGkh" * 100))
+    assert {oddity.name for oddity in taken.oddities} == {"limits"}
+    assert taken.parts[0].data == b"hi!hi"
 
 
 def test_what_is_too_deep_is_left_as_it_stands() -> None:

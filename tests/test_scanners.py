@@ -1,9 +1,11 @@
 """What clamd, spamd and rspamd are told, how their answers are read, and servers that are down, slow or mad."""
 
 import asyncio
+import io
 import json
 import os
 import socket
+import tarfile
 import time
 from collections.abc import Callable
 from ipaddress import ip_address
@@ -22,6 +24,8 @@ from authmilter.scanners import (
     MAX_VERDICT,
     Opinion,
     Servers,
+    TooLargeError,
+    archive,
     clamd_request,
     exchange,
     header_section,
@@ -70,7 +74,7 @@ def addresses(*servers: FakeServer) -> list[SocketAddress]:
     ids=str,
 )
 def test_instream_is_cut(most: int, sent: bytes) -> None:
-    request = b"".join(clamd_request(b"H: 1\r\n\r\n", b"body", most))
+    request = b"".join(clamd_request([b"H: 1\r\n\r\n", b"body"], most))
     assert request == b"zINSTREAM\0" + len(sent).to_bytes(4, "big") + sent + b"\0\0\0\0"
 
 
@@ -84,7 +88,7 @@ async def test_instream_is_what_clamd_reads() -> None:
         await writer.drain()
 
     async with serving(clamd) as server:
-        request = clamd_request(b"H: 1\r\n\r\n", body, 10**9)
+        request = clamd_request([b"H: 1\r\n\r\n", body], 10**9)
         assert await Servers(addresses(server)).ask(request, read_clamd, MAX_VERDICT, 10) == ""
     assert streams == [b"H: 1\r\n\r\n" + body]
 
@@ -131,9 +135,64 @@ def test_the_trace_field_is_ours_alone(connection: Connection, helo: bytes, firs
     section = traced_header_section(tx, 0.0)
     ours = (connection.mta_name or "localhost").encode()
     trace = (
-        b"Received: " + first + b"\r\n\tby " + ours + b" with ESMTP id 4abc;\r\n\tThu, 01 Jan 1970 00:00:00 -0000\r\n"
+        b"Received: " + first + b"\r\n\tby " + ours + b" with ESMTP id 4abc\r\n\t(envelope-from <alice@example.org>);"
+        b"\r\n\tThu, 01 Jan 1970 00:00:00 -0000\r\n"
     )
     assert section == trace + header_section(tx.message)
+
+
+@pytest.mark.parametrize(
+    ("sender", "named"),
+    [
+        (b"<alice+tag=x@mail.example.org>", True),
+        (b"<alice@[192.0.2.1]>", True),
+        (b"<>", False),
+        (b'<"a b"@example.org>', False),
+        (b'<"x>) by mx.test (y"@example.org>', False),
+        (b"<\xc3\xa9@example.org>", False),
+        (b"<alice>", False),
+        (b"<" + b"a" * 70 + b"@example.org>", False),
+    ],
+)
+def test_the_trace_field_names_a_plain_sender(sender: bytes, named: bool) -> None:
+    tx = mail()
+    tx = tx._replace(envelope=tx.envelope._replace(reverse_path=parse_path(sender)), queue_id="4abc")
+    trace = traced_header_section(tx, 0.0).removesuffix(header_section(tx.message))
+    told = b"\r\n\t(envelope-from " + sender + b")" if named else b""
+    assert trace == b"Received: from unknown\r\n\tby localhost with ESMTP id 4abc" + told + (
+        b";\r\n\tThu, 01 Jan 1970 00:00:00 -0000\r\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("most", "names"),
+    [
+        (10_000, ["part-1", "part-2", "part-3"]),
+        (4607, ["part-1", "part-2"]),
+        (3583, ["part-1", "part-3"]),
+        (2559, ["part-1"]),
+        (2047, []),
+    ],
+)
+def test_an_archive_holds_whole_files(most: int, names: list[str]) -> None:
+    contents = [b"x" * 512, b"y" * 513, b"z"]
+    pieces, complete = archive(contents, most)
+    packed = b"".join(pieces)
+    assert len(packed) <= most
+    assert complete is (len(names) == 3)
+    if names:
+        with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+            held = {member.name: tar.extractfile(member) for member in tar.getmembers()}
+        assert {name: file.read() for name, file in held.items() if file} == {
+            name: contents[int(name[-1]) - 1] for name in names
+        }
+    else:
+        assert packed == b""
+
+
+def test_a_password_and_settings_go_to_rspamd() -> None:
+    request = b"".join(rspamd_request(Transaction(), "http://h/", b"", b"", settings="inbound", password="a b"))
+    assert b"\r\nPassword: a b\r\nSettings-ID: inbound\r\n" in request
 
 
 def test_rspamd_is_told_of_the_transaction() -> None:
@@ -182,7 +241,7 @@ def test_clamd_says(answer: bytes, name: str) -> None:
         b"stream: OK",
         b"stream: OK\0stream: OK\0",
         b"stream: O",
-        b"INSTREAM size limit exceeded. ERROR\0",
+        b"INSTREAM size limit exceeded. ERROR",
         b"stream: Can't allocate memory ERROR\0",
         b"UNKNOWN COMMAND\0",
         b"HTTP/1.0 200 OK\r\n\r\n",
@@ -193,6 +252,11 @@ def test_clamd_says(answer: bytes, name: str) -> None:
 def test_clamd_did_not_scan(answer: bytes) -> None:
     with pytest.raises(ScanError, match=r"^answers [ -~]{1,100}$"):
         read_clamd(answer)
+
+
+def test_clamd_takes_less() -> None:
+    with pytest.raises(TooLargeError, match="StreamMaxLength"):
+        read_clamd(b"INSTREAM size limit exceeded. ERROR\0")
 
 
 @pytest.mark.parametrize(
@@ -258,7 +322,7 @@ TOLD = {
         ('{"score": -2}', Opinion(-2, 0)),
         ('{"score": 1, "required_score": 15, "symbols": []}', Opinion(1, 15)),
         (
-            '{"score": 1, "symbols": {"A": 1, "B": {}, "C": {"score": NaN}, "\\n\\u00e9": {"score": 1.0}}}',
+            '{"score": 1, "symbols": {"A": 1, "B": {}, "C": {"score": NaN}, "D": [], "\\n\\u00e9": {"score": 1}}}',
             Opinion(1, 0, ("??",)),
         ),
         ('{"score": 1, "symbols": {"C": {"score": 1' + "0" * 400 + "}}}", Opinion(1, 0)),
@@ -416,9 +480,144 @@ async def test_a_server_that_fails_costs_bounded_time_and_memory(fails: Serve, r
 async def test_the_next_server_is_asked(fails: Serve, reason: str) -> None:
     async with serving(fails) as first, serving(answers) as second:
         servers = Servers(addresses(first, second))
-        assert await servers.ask(REQUEST, text, 4096, 0.6) == "yes"
-        assert await servers.ask(REQUEST, text, 4096, 0.6) == "yes"
-        assert (first.asked, second.asked) == (1, 2)  # who failed comes last
+        for _ in range(3):
+            assert await servers.ask(REQUEST, text, 4096, 0.6) == "yes"
+        assert (first.asked, second.asked) == (1, 3)  # who failed comes last
+
+
+async def test_who_failed_is_tried_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("authmilter.scanners.REST", 0.2)
+    up = False
+
+    async def sometimes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await (answers if up else closes)(reader, writer)
+
+    async with serving(sometimes) as first, serving(answers) as second:
+        servers = Servers(addresses(first, second))
+        await servers.ask(REQUEST, text, 4096, 5)
+        assert (first.asked, second.asked) == (1, 1)
+        up = True
+        await asyncio.sleep(0.25)
+        for _ in range(3):
+            await servers.ask(REQUEST, text, 4096, 5)
+        assert (first.asked, second.asked) == (4, 1)
+
+
+async def test_only_one_tries_whether_a_server_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("authmilter.scanners.REST", 0.2)
+    async with serving(hangs) as first, serving(answers) as second:
+        servers = Servers(addresses(first, second))
+        await servers.ask(REQUEST, text, 4096, 0.4)
+        await asyncio.sleep(0.25)
+        asked = [asyncio.ensure_future(servers.ask(REQUEST, text, 4096, 1.0)) for _ in range(5)]
+        done, pending = await asyncio.wait(asked, timeout=0.15)
+        assert (len(done), len(pending), first.asked) == (4, 1, 2)
+        assert await pending.pop() == "yes"
+
+
+class Counted:
+    """Answers after a while, and counts how many wait for that at once."""
+
+    def __init__(self, delay: float) -> None:
+        self.delay = delay
+        self.now = self.most = 0
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        await asyncio.sleep(self.delay)
+        self.now -= 1
+        await answers(reader, writer)
+
+
+async def test_a_server_has_no_more_connections_than_it_may() -> None:
+    counted = Counted(0.02)
+    async with serving(counted) as server:
+        servers = Servers(addresses(server), 3)
+        assert await asyncio.gather(*(servers.ask(REQUEST, text, 4096, 5) for _ in range(20))) == ["yes"] * 20
+    assert counted.most == 3
+
+
+async def test_what_is_too_much_for_one_server_goes_to_the_next() -> None:
+    slow, other = Counted(0.3), Counted(0.3)
+    async with serving(slow) as first, serving(other) as second:
+        servers = Servers(addresses(first, second), 2)
+        began = time.monotonic()
+        asked = []
+        for _ in range(4):
+            asked.append(asyncio.ensure_future(servers.ask(REQUEST, text, 4096, 5)))
+            await asyncio.sleep(0.01)
+        assert await asyncio.gather(*asked) == ["yes"] * 4
+        assert time.monotonic() - began < 0.55
+        assert (slow.most, other.most) == (2, 2)
+
+
+async def test_to_wait_for_a_connection_takes_no_more_than_the_time_and_is_no_failure() -> None:
+    async with serving(Counted(0.5)) as server:
+        servers = Servers(addresses(server), 1)
+        first = asyncio.ensure_future(servers.ask(REQUEST, text, 4096, 5))
+        await asyncio.sleep(0.05)
+        for _ in range(GIVEN_UP):
+            with pytest.raises(ScanError, match="all connections are in use"):
+                await servers.ask(REQUEST, text, 4096, 0.05)
+        assert await first == "yes"
+
+
+async def test_a_server_that_hangs_holds_nobody_up_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("authmilter.scanners.HURRY", 0.1)
+    up = False
+
+    async def sometimes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await (answers if up else hangs)(reader, writer)
+
+    async with serving(sometimes) as server:
+        servers = Servers(addresses(server))
+        took = []
+        for _ in range(GIVEN_UP + 1):
+            began = time.monotonic()
+            with pytest.raises(ScanError, match="no answer in time"):
+                await servers.ask(REQUEST, text, 4096, 0.3)
+            took.append(round(time.monotonic() - began, 1))
+        assert min(took[:GIVEN_UP]) >= 0.3 > 0.25 > took[-1]
+        up = True
+        assert await servers.ask(REQUEST, text, 4096, 0.3) == "yes"
+
+
+async def test_he_who_goes_away_says_nothing_about_the_server() -> None:
+    up = False
+
+    async def sometimes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await (answers if up else hangs)(reader, writer)
+
+    async with serving(sometimes) as server:
+        servers = Servers(addresses(server), 2, patient=False)
+        for _ in range(2 * GIVEN_UP):
+            scan = asyncio.ensure_future(servers.ask(REQUEST, text, 4096, 60))
+            await asyncio.sleep(0.02)
+            scan.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await scan
+        up = True
+        assert await servers.ask(REQUEST, text, 4096, 5) == "yes"  # he has let go of his connection, too
+
+
+async def test_too_large_is_no_failure_and_said_where_all_say_it() -> None:
+    async def small(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_instream(reader)
+        writer.write(b"INSTREAM size limit exceeded. ERROR\0")
+        await writer.drain()
+
+    request = clamd_request([b"x" * 100], 1000)
+    async with serving(small) as first, serving(small) as second:
+        servers = Servers(addresses(first, second), patient=False)
+        for _ in range(2 * GIVEN_UP):
+            with pytest.raises(TooLargeError):
+                await servers.ask(request, read_clamd, MAX_VERDICT, 5)
+        assert (first.asked, second.asked) == (2 * GIVEN_UP, 2 * GIVEN_UP)
+        other = Servers([*addresses(first), SocketAddress("unix", path="/nowhere/clamd.ctl")])
+        with pytest.raises(ScanError, match=r"StreamMaxLength.*No such file") as raised:
+            await other.ask(request, read_clamd, MAX_VERDICT, 5)
+        assert not isinstance(raised.value, TooLargeError)  # the other one may take it, when it is back
 
 
 async def test_nobody_listens() -> None:
@@ -445,6 +644,16 @@ async def test_how_a_server_may_be_named(host: str, request: pytest.FixtureReque
 async def test_a_name_that_is_none() -> None:
     with pytest.raises(ScanError):
         await Servers([SocketAddress("inet", f"{'a' * 70}.example", 1)]).ask(REQUEST, text, 4096, 5)
+
+
+async def test_a_name_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(asyncio.get_running_loop().__class__, "getaddrinfo", unknown, raising=False)
+    with pytest.raises(ScanError, match=r"av\.example: Name or service not known"):
+        await Servers([SocketAddress("inet", "av.example", 1)]).ask(REQUEST, text, 4096, 5)
 
 
 async def test_a_server_that_has_recovered_is_asked_first_again() -> None:

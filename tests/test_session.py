@@ -590,3 +590,19 @@ async def test_the_verdict_is_a_function_of_the_recorded_evidence(rig: Rig) -> N
 
 def test_registered_checks_have_a_line_for_the_manual() -> None:
     assert all(c.help.endswith(".") for c in check_module.all_checks())
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [((), False), ((b"SIZE=100", b"smtputf8"), True), ((b"BODY=8BITMIME", b"SMTPUTF8=x"), False)],
+)
+async def test_smtputf8_is_known_of_a_transaction_and_not_of_the_next(
+    rig: Rig, parameters: tuple[bytes, ...], expected: bool
+) -> None:
+    session = rig.session()
+    await session.connect(b"client", "4", 25252, b"192.0.2.1", {})
+    await session.helo(b"client.example", {})
+    await session.mail([b"<alice@example.org>", *parameters], {})
+    assert session.tx.envelope.smtputf8 is expected
+    await session.mail([b"<alice@example.org>"], {})
+    assert session.tx.envelope.smtputf8 is False

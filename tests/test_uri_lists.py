@@ -64,13 +64,51 @@ async def test_answers_with_weights_of_their_own() -> None:
         {
             "a.test.bad.example A": ["127.0.1.2"],
             "b.test.bad.example A": ["127.0.1.103"],
-            "c.test.bad.example A": ["127.0.0.1"],
+            "c.test.bad.example A": ["127.0.0.3"],
         },
     )
     assert [one.symbol for one in await world.lists.look_up_links(["a.test", "b.test", "c.test"])] == [
         "uribl_bad_1_2",
         "uribl_bad",
     ]
+
+
+async def test_answers_by_bits() -> None:
+    text = ONE + "answers = 127.0.0.[&8] = 5, 127.0.0.[&64] = 2\n"
+    records = {
+        "a.test.bad.example A": ["127.0.0.72"],
+        "b.test.bad.example A": ["127.0.0.80"],
+        "c.test.bad.example A": ["127.0.0.4"],
+    }
+    world = World(text, records)
+    found = await world.lists.look_up_links(["a.test", "b.test", "c.test"])
+    assert [(one.symbol, one.subject) for one in found] == [("uribl_bad_bit8", "a.test"), ("uribl_bad_bit64", "b.test")]
+    assert weights("uribl", ini.load(None, text)) == {"uribl_bad": 3.0, "uribl_bad_bit8": 5.0, "uribl_bad_bit64": 2.0}
+
+
+async def test_a_refusal_of_surbl_or_uribl_is_no_listing_and_switches_the_list_off() -> None:
+    world = World(ONE, {"a.test.bad.example A": ["127.0.0.1"], "invalid.bad.example A": ["127.0.0.1"]})
+    assert await world.lists.look_up_links(["a.test"]) == []
+    assert world.watcher.off == {"uribl_bad"}
+    assert "refuses our questions (127.0.0.1)" in world.alarms[0][2]
+
+
+async def test_what_some_lists_say_of_good_domains_is_no_listing_and_no_refusal() -> None:
+    world = World(ONE, {"a.test.bad.example A": ["127.0.0.1"]})
+    assert await world.lists.look_up_links(["a.test"]) == []
+    assert world.watcher.off == set()
+    assert world.watcher.outcomes == {"clear": 1}
+
+
+async def test_a_list_that_wants_no_questions_for_addresses_gets_none_any_longer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world = World(ONE + "addresses = yes\n", {"1.2.0.192.bad.example A": ["127.0.1.255"]})
+    for _ in range(2):
+        assert await world.lists.look_up_links(["192.0.2.1", "a.test"]) == []
+    assert world.dns.asked == ["1.2.0.192.bad.example A", "a.test.bad.example A", "a.test.bad.example A"]
+    assert world.watcher.off == set()
+    assert "set addresses = no" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -152,6 +190,14 @@ async def test_lists_are_looked_after(
     assert world.dns.asked == ["test.bad.example A", "invalid.bad.example A"]
     assert switched == broken
     assert said in caplog.text
+
+
+async def test_a_list_may_have_another_test_entry(caplog: pytest.LogCaptureFixture) -> None:
+    text = ONE + "test = test.uribl.com\n"
+    await World(text, {"test.uribl.com.bad.example A": ["127.0.0.14"]}).watch()
+    assert caplog.text == ""
+    await World(text, {"test.bad.example A": ["127.0.0.14"]}).watch()
+    assert "does not list the domain TEST.URIBL.COM" in caplog.text
 
 
 @pytest.mark.parametrize(

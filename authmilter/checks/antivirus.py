@@ -1,6 +1,7 @@
 """Malware, as clamd finds it, in mail that comes and in mail that goes."""
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -9,11 +10,15 @@ from authmilter.check import Tools, Words, check
 from authmilter.config.endpoint import parse_socket
 from authmilter.config.option import Names, Seconds, Size, Weight, option
 from authmilter.config.schema import Config
+from authmilter.errors import ScanError
 from authmilter.evidence import Finding
-from authmilter.model import Direction, Stage, Transaction
+from authmilter.mime import Part, mime, parts
+from authmilter.model import Direction, Message, Stage, Transaction
 from authmilter.scanners import (
     MAX_VERDICT,
     Servers,
+    TooLargeError,
+    archive,
     clamd_request,
     read_clamd,
     server_socket,
@@ -22,37 +27,58 @@ from authmilter.scanners import (
 )
 from authmilter.verdict import Action
 
+_MOST = 2**31  # octets that INSTREAM could tell of in one chunk, and more than is ever kept
+
 
 @dataclass(frozen=True)
 class Antivirus:
     """Malware in mail, found by clamd of ClamAV; 554 5.7.1 by default.
 
-    `antivirus_found = quarantine` in [scores] holds such messages instead of refusing them; for mail of ours that is
-    `outbound_antivirus_found`.
+    clamd is sent the whole message, as far as it is kept, below a Received field that tells of the client and of the sender
+    of the envelope.  Attachments go there a second time, as our own MIME reader decodes them: programs that read mail differ
+    in what they take for an attachment, and clamd is one of them.  Nothing else is told, and to nobody else.
+
+    `antivirus_found = quarantine` in [scores] holds messages with malware instead of refusing them; for mail of ours that
+    is `outbound_antivirus_found`.  `antivirus_cut` is found where a message is too large or nested to be scanned as a whole:
+    it has no weight, and may be given one, or an action.  What could not be scanned for the time being, for whatever reason,
+    is `antivirus_temperror`; see `on_error`.
+
+    Mail of [networks] trusted_relays is not scanned, nor is what is submitted by the sendmail command.
     """
 
     clamd: Names = option(
         (),
         "Where clamd listens, such as unix:/run/clamav/clamd.ctl or inet:3310@127.0.0.1; empty: nothing is scanned.  Of several "
-        "the first is asked, and each other one where those before it do not answer.  The connection is not encrypted.",
+        "the first is asked, and each other one where those before it do not answer or are busy; one that fails is tried again "
+        "after 10 s.  The connection is not encrypted.",
         each=server_socket,
     )
     timeout: Seconds = option(
         Seconds(30.0),
-        "Time for the scan of a message, which several clamd share; at most half of [milter] message_timeout.",
+        "Time for the scan of a message, which several clamd share; at most half of [milter] message_timeout.  One that has "
+        "failed three times in a row has 2 s until it answers again.",
         at_least=0.1,
         at_most=600,
     )
     max_size: Size = option(
-        Size(25 * 1024 * 1024),
-        "Octets of a message that are scanned, from its beginning.  clamd must take as many (StreamMaxLength in clamd.conf), "
-        "and of the body there are never more than [milter] scan_size.",
-        at_least=1024,
+        Size(0),
+        "Octets of a message that are scanned, from its beginning, and again of its decoded attachments; 0: all that is there, "
+        "which of a body is up to [milter] scan_size.  clamd must take as many (StreamMaxLength in clamd.conf).",
+        at_least=0,
         at_most=1024**3,
     )
+    max_connections: int = option(
+        10,
+        "Scans that a worker has under way at each clamd at once; more of them wait, within `timeout`.  For all workers "
+        "together no more than MaxQueue in clamd.conf.",
+        at_least=1,
+        at_most=1000,
+    )
     suspicious: Names = option(
-        ("Heuristics.", "PUA."),
-        "Beginnings of names that are no proof of malware, but what looks like it: antivirus_suspicious, which has a weight.",
+        ("Heuristics.", "PUA.", "BC.Heuristics."),
+        "Beginnings of names that are no proof of malware, but what looks like it: antivirus_suspicious, which has a weight.  "
+        "With names other than these clamd stops at what it finds first, and is silent on what may be worse.  Those that shall "
+        "count for nothing belong into an .ign2 file of clamd.",
     )
     outbound: bool = option(True, "Scan mail of our users and of clients in [networks] internal too.")
     on_error: Literal["accept", "defer"] = option(
@@ -63,7 +89,7 @@ class Antivirus:
     @cached_property
     def servers(self) -> Servers:
         """All of them."""
-        return Servers([parse_socket(text) for text in self.clamd])
+        return Servers([parse_socket(text) for text in self.clamd], self.max_connections)
 
 
 def _scans(config: Config) -> bool:
@@ -85,6 +111,8 @@ def _on_error_outbound(config: Config) -> Mapping[str, Weight]:
 
 
 _FOUND = Words("7.1", lambda _, name: f"Message contains malware: {name}", permanent=554)
+_SUSPICIOUS = Words("7.1", lambda _, name: f"Message contains what looks like malware: {name}", permanent=554)
+_CUT = Words("7.1", lambda *_: "Message is too large or too nested to be scanned for malware, please send less at once")
 _UNSCANNED = Words("7.1", lambda *_: "Message could not be scanned for malware for now, please try again later")
 
 
@@ -96,7 +124,8 @@ _UNSCANNED = Words("7.1", lambda *_: "Message could not be scanned for malware f
     dynamic=_on_error,
     replies={
         "antivirus_found": _FOUND,
-        "antivirus_suspicious": _FOUND,
+        "antivirus_suspicious": _SUSPICIOUS,
+        "antivirus_cut": _CUT,
         "antivirus_temperror": _UNSCANNED,
     },
     body=True,
@@ -119,7 +148,8 @@ async def antivirus(tx: Transaction, tools: Tools) -> AsyncIterator[Finding]:
     dynamic=_on_error_outbound,
     replies={
         "outbound_antivirus_found": _FOUND,
-        "outbound_antivirus_suspicious": _FOUND,
+        "outbound_antivirus_suspicious": _SUSPICIOUS,
+        "outbound_antivirus_cut": _CUT,
         "outbound_antivirus_temperror": _UNSCANNED,
     },
     body=True,
@@ -133,12 +163,55 @@ async def outbound_antivirus(tx: Transaction, tools: Tools) -> AsyncIterator[Fin
 async def _scan(tx: Transaction, tools: Tools, prefix: str) -> AsyncIterator[Finding]:
     options: Antivirus = tools.config.of(Antivirus)
     message = tx.message
-    header = traced_header_section(tx, tools.now)
-    timeout = min(options.timeout, tools.config.milter.message_timeout / 2)
-    request = clamd_request(header, message.body, options.max_size)
-    name = await options.servers.ask(request, read_clamd, MAX_VERDICT, timeout)
-    if name:
-        suspicious = name.startswith(tuple(options.suspicious))
-        yield Finding(f"{prefix}antivirus_{'suspicious' if suspicious else 'found'}", name)
-    elif message.body_cut or len(header) + len(message.body) > options.max_size:
-        yield Finding(f"{prefix}antivirus_cut", f"scanned up to {min(size(message), options.max_size)} octets")
+    most = options.max_size or _MOST
+    now = asyncio.get_running_loop().time
+    deadline = now() + min(options.timeout, tools.config.milter.message_timeout / 2)
+    suspicious = refused = ""
+    complete = True
+    content = [traced_header_section(tx, tools.now), message.body]
+    beyond = sum(map(len, content)) > most
+    for again in (False, True):
+        if again:
+            content, complete = archive(_attached(message), most)
+            if not content:
+                break
+        try:
+            name = await options.servers.ask(clamd_request(content, most), read_clamd, MAX_VERDICT, deadline - now())
+        except TooLargeError as error:
+            refused = str(error)
+            continue
+        if name and not name.startswith(tuple(options.suspicious)):
+            yield Finding(f"{prefix}antivirus_found", name)
+            return
+        suspicious = suspicious or name
+    if suspicious:
+        yield Finding(f"{prefix}antivirus_suspicious", suspicious)
+    if message.out_of_room:
+        raise ScanError(f"scanned up to {size(message)} octets: too many bodies are kept at once for more")
+    cut = refused or _cut(message, most if beyond or not complete else 0)
+    if cut:
+        yield Finding(f"{prefix}antivirus_cut", cut)
+
+
+def _cut(message: Message, limit: int) -> str:
+    """Why it can't be scanned as a whole, "" if it can; `limit` is what clamd shall not be sent more than, if it would be."""
+    if message.body_cut or limit:
+        return f"scanned up to {min(size(message), limit or size(message))} octets"
+    if message.oversized:  # such as a Content-Type beyond the limits of the header section
+        return f"{message.oversized} too large"
+    return next((f"too many: {o.detail}" for o in mime(message).oddities if o.name == "limits"), "")
+
+
+def _attached(message: Message) -> Iterator[bytes]:
+    """The contents of all that may become a file, decoded, in every reading."""
+    known: set[bytes] = set()
+    for part in parts(message):
+        if part.is_leaf and not _is_text(part) and part.data and part.data not in known:
+            known.add(part.data)
+            yield part.data
+
+
+def _is_text(part: Part) -> bool:
+    """Is it what everybody shows as text, and clamd reads as such?"""
+    plain = part.type in ("text/plain", "text/html") and part.kind == "part" and not part.alternative
+    return plain and not part.names

@@ -1,23 +1,46 @@
 """Attached files that are dangerous, or pretend to be something else."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from authmilter.archives import READABLE, ZIPS, read_archive
+from authmilter.archives import READABLE, Budget, read_archive
 from authmilter.check import Tools, Words, check
 from authmilter.config.option import Names, option
 from authmilter.evidence import Finding
-from authmilter.filetype import DANGEROUS, DOCUMENTS, disguised, extensions, file_type
-from authmilter.html_text import Html, read_html
-from authmilter.mime import Part, mime
+from authmilter.filetype import (
+    DANGEROUS,
+    DOCUMENTS,
+    OFFICE,
+    PAGES,
+    TYPES,
+    also_archive,
+    disguised,
+    extensions,
+    file_type,
+    hides_extension,
+)
+from authmilter.html_text import read_html
+from authmilter.mime import Mime, Part, mime
+from authmilter.mime_fields import decode
 from authmilter.model import Stage, Transaction
+from authmilter.office import traits
+from authmilter.pdf import pdf_traits
+from authmilter.stored_mail import message_of
 from authmilter.verdict import Action
 
-MAX_ARCHIVES = 5  # of a message
 MAX_RATIO = 200.0  # what a zip claims to hold, in sizes of its own; text comes to 20
-MAX_LURE = 1024 * 1024  # octets of a file that are read as HTML, SVG or calendar
+MIN_BOMB = 4 * 1024 * 1024  # octets that it claims at least
+MAX_PAGE = 256 * 1024  # octets of a file that are read as HTML
+MAX_SCRIPT = 512 * 1024  # octets at the beginning of a page, and at its end, that are searched for what its scripts do
+MAX_PICTURE = 4 * 1024 * 1024  # octets that are searched in SVG, calendars, and in pages behind MAX_PAGE
+MAX_WORK = 16 * 1024 * 1024  # octets that are looked into in all, by what they cost
+FEW = 30  # files in an archive, among which a program is not one of many
+_PAGE_WORK = 16  # of each octet
+_DOCUMENT_WORK = 2 * 1024 * 1024  # of each, whatever its size
+_UNREAD = frozenset(("ace", "arj", "lha", "zstd"))
+_PROGRAMS = ("executable", "shortcut")
 
 
 def extension(text: str) -> str:
@@ -28,16 +51,39 @@ def extension(text: str) -> str:
     return word
 
 
+def content_type(text: str) -> str:
+    """A word of `filetype.TYPES`; raises ValueError with a message for people."""
+    if text not in TYPES:
+        raise ValueError(f"{text[:60]!r} is none of {', '.join(sorted(TYPES))}")
+    return text
+
+
 @dataclass(frozen=True)
 class Attachments:
     """Files that come with a message, by name, by declared type and by content.
 
     The names that count are all that some mail reader would show, without the marks and blanks that hide their end, and
-    those of files in zip, tar, gzip, bzip2 and xz archives, archives in archives included.
+    those of files in zip, 7z, RAR, tar, cabinet, gzip, bzip2 and xz archives, archives in archives included; attached
+    messages are looked into as well.  What an archive has in it is told by content too, but for what RAR has packed.
+
+    What is found adds up to less than the default of `tag` for each kind of thing: a program, a page, a document.  To be
+    stricter give an action to the symbol in [scores], such as `attachment_dangerous = reject`, `attachment_macro_autorun =
+    quarantine` or `attachment_encrypted = tag`.
     """
 
     enabled: bool = option(True, "Look at attached files.")
-    reject: Names = option((), "Extensions that are refused, such as exe, iso: 550 5.7.1.", each=extension)
+    reject: Names = option(
+        (),
+        "Extensions that are refused, such as exe, iso: 550 5.7.1. They are so in archives too, encrypted ones included "
+        "as long as their names can be read.",
+        each=extension,
+    )
+    reject_types: Names = option(
+        (),
+        "The same by content, whatever the name: some of executable, script, shortcut, disk, onenote, help, cabinet, jar, "
+        "7z, rar, ace, html, svg and so on.",
+        each=content_type,
+    )
     dangerous: Names = option(
         (), "Extensions that count as dangerous, besides those that open as programs on some system.", each=extension
     )
@@ -53,9 +99,71 @@ class Attachments:
         """The extensions that are refused."""
         return frozenset(self.reject)
 
+    @cached_property
+    def refused_types(self) -> frozenset[str]:
+        """The types of content that are refused."""
+        return frozenset(self.reject_types)
 
-def _words(_: Transaction, detail: str) -> str:
-    return f"Files such as {detail} are not accepted here; please send it in another way"
+
+# By what they are about.  What is true of one thing is mostly found in several ways, so the weights of each group
+# together stay under the default of `tag`, and [scores] can still act on any of them.
+GROUPS: Mapping[str, Mapping[str, float]] = {
+    "program": {
+        "attachment_dangerous": 1.5,
+        "attachment_executable": 1.0,
+        "attachment_double_extension": 0.7,
+        "attachment_name_hides": 0.7,
+        "attachment_disguised": 0.8,
+        "attachment_in_archive": 0.2,
+    },
+    "archive": {"attachment_encrypted": 0.5, "attachment_bomb": 1.0, "attachment_unread": 0.2},
+    "page": {
+        "attachment_html": 0.3,
+        "attachment_html_lure": 1.5,
+        "attachment_html_script": 0.5,
+        "attachment_html_smuggling": 1.0,
+        "attachment_svg_lure": 1.2,
+        "attachment_svg_link": 0.2,
+        "attachment_calendar_link": 0.1,
+    },
+    "document": {
+        "attachment_macro": 0.5,
+        "attachment_macro_autorun": 0.7,
+        "attachment_macro_calls": 0.7,
+        "attachment_remote": 0.7,
+        "attachment_dde": 0.7,
+        "attachment_object": 0.7,
+        "attachment_pdf_script": 0.2,
+        "attachment_pdf_launch": 0.4,
+        "attachment_pdf_program": 0.4,
+        "attachment_pdf_link_only": 0.3,
+    },
+}
+
+
+def _says(text: str) -> Words:
+    return Words("7.1", lambda _, detail: text.format(detail))
+
+
+_OTHERWISE = "; please send it in another way"
+_REPLIES = {
+    "attachment_refused": _says(f"Files such as {{}} are not accepted here{_OTHERWISE}"),
+    "attachment_encrypted": _says(f"Encrypted files such as {{}} are not accepted here{_OTHERWISE}"),
+    "attachment_unread": _says(f"The attachment {{}} can't be looked into and is not accepted here{_OTHERWISE}"),
+    "attachment_bomb": _says(f"The attachment {{}} is too large unpacked{_OTHERWISE}"),
+    **{
+        symbol: _says(f"Documents that run something by themselves are not accepted here: {{}}{_OTHERWISE}")
+        for symbol in GROUPS["document"]
+    },
+    **{
+        symbol: _says("Attached pages such as {} are not accepted here; please send a PDF or plain text")
+        for symbol in GROUPS["page"]
+    },
+    **{
+        symbol: _says(f"Files that open as programs are not accepted here: {{}}{_OTHERWISE}")
+        for symbol in GROUPS["program"]
+    },
+}
 
 
 @check(
@@ -63,117 +171,222 @@ def _words(_: Transaction, detail: str) -> str:
     body=True,
     scores={
         "attachment_refused": Action.REJECT,
-        "attachment_dangerous": 2.0,
-        "attachment_executable": 1.0,
-        "attachment_double_extension": 1.0,
-        "attachment_disguised": 1.0,
-        "attachment_encrypted": 0.5,
-        "attachment_in_archive": 0.5,
-        "attachment_bomb": 1.0,
-        "attachment_unread": 0.2,
-        "attachment_macro": 0.5,
-        "attachment_html": 0.3,
-        "attachment_html_lure": 1.5,
-        "attachment_svg_lure": 1.5,
-        "attachment_calendar_link": 0.1,
+        **{symbol: weight for group in GROUPS.values() for symbol, weight in group.items()},
     },
     options=Attachments,
-    replies={"attachment_refused": Words("7.1", _words)},
+    replies=_REPLIES,
 )
 def attachments(tx: Transaction, tools: Tools) -> Iterator[Finding]:
     """Attached files that open as programs, hide their type, are encrypted, or lure to a page."""
-    found: dict[str, Finding] = {}
-    archives = 0
-    for part in mime(tx.message).parts:
-        if not part.is_leaf or part.kind in ("preamble", "epilogue"):
-            continue
+    looker = _Looker(tools.options)
+    looker.message(mime(tx.message))
+    for symbol, detail in looker.found.items():
+        yield Finding(f"attachment_{symbol}", detail)
+
+
+class _Looker:
+    """Looks at the files of a message; `found` has for each symbol what shows it first."""
+
+    def __init__(self, options: Attachments) -> None:
+        self.found: dict[str, str] = {}
+        self._options = options
+        self._budget = Budget()
+        self._work = MAX_WORK
+
+    def _note(self, symbol: str, detail: str) -> None:
+        self.found.setdefault(symbol, detail)
+
+    def _may(self, octets: int, shown: str) -> bool:
+        """Is there room for that much work?"""
+        self._work -= octets
+        if self._work < 0:
+            self._note("unread", f"{shown}: more than is looked into")
+        return self._work >= 0
+
+    def message(self, content: Mime, *, attached: bool = False) -> None:
+        """Every part that is a file."""
+        for part in content.parts:
+            if part.is_leaf and part.kind not in ("preamble", "epilogue") and (part.names or _is_file(part)):
+                self._part(part, attached)
+
+    def _part(self, part: Part, attached: bool) -> None:
         names = part.names
-        if not names and part.type.startswith("text/") and part.disposition != "attachment":
-            continue
-        kind = file_type(part.data)
-        for finding in _of_names(names, tools.options):
-            found.setdefault(finding.symbol, finding)
-        for finding in _of_content(part, names, kind):
-            found.setdefault(finding.symbol, finding)
-        if kind in READABLE and archives < MAX_ARCHIVES:
-            archives += 1
-            for finding in _of_archive(part, kind, tools.options):
-                found.setdefault(finding.symbol, finding)
-    yield from found.values()
+        data = part.data
+        kind = file_type(data)
+        shown = _short(names[0]) if names else part.type
+        self._names(names)
+        if names or kind:
+            body = part.type == "text/html" and part.disposition != "attachment" and _is_alternative(part)
+            self._content(names, kind, data, part.type, shown, page=part.type == "text/html", body=body)
+        archive = self._as_archive(names, kind, data)
+        if archive:
+            self._archive(data, archive, shown)
+        if not attached and any(_last(name) == "eml" for name in names) and self._may(len(data), shown):
+            # A message that is attached as a file, not as a message, which would be among the parts.
+            inner = message_of(data)
+            if inner is not None:
+                self.message(mime(inner), attached=True)
+
+    def _as_archive(self, names: tuple[str, ...], kind: str, data: bytes) -> str:
+        """As what archive it is to be read, "" as none.
+
+        A zip may be made to look like something else by its first file; its name tells as what it is opened.
+        """
+        if kind == "office-zip":
+            return "" if _any_ends(names, OFFICE) else "zip"
+        if kind == "jar" and _any_ends(names, self._options.dangers):
+            return ""  # that it is one says enough
+        return kind if kind in READABLE else also_archive(data, kind)
+
+    def _names(self, names: tuple[str, ...], path: str = "") -> None:
+        for name in names:
+            ends = extensions(name)
+            last = ends[0] if ends else ""
+            shown = f"{_short(name)}{path}"
+            if last in self._options.refused:
+                self._note("refused", shown)
+            if last in self._options.dangers:
+                self._note("dangerous", shown)
+                if hides_extension(name):
+                    self._note("name_hides", shown)
+                elif len(ends) > 1 and ends[1] in DOCUMENTS:
+                    self._note("double_extension", shown)
+            elif "\u202e" in name or "\u202d" in name:
+                self._note("name_hides", shown)
+
+    def _content(
+        self,
+        names: tuple[str, ...],
+        kind: str,
+        data: bytes,
+        declared: str,
+        shown: str,
+        *,
+        page: bool = False,
+        body: bool = False,
+    ) -> None:
+        """What the content says; `page` if it is declared to be one, `body` if it is shown as the message itself."""
+        if kind in self._options.refused_types:
+            self._note("refused", f"{shown} ({kind})")
+        if kind in _PROGRAMS:
+            self._note("executable", f"{shown}: {kind}")
+        for name in names or ("",):
+            pretended = disguised(kind, _last(name), declared)
+            if pretended:
+                self._note("disguised", f"{shown}: {kind} as {pretended}")
+        if kind in _UNREAD:
+            self._note("unread", f"{shown}: {kind}")
+        elif kind == "svg" or (not kind and (declared == "image/svg+xml" or _any_ends(names, ("svg",)))):
+            self._picture(data, shown)
+        elif kind == "html" or (not kind and (page or _any_ends(names, PAGES))):
+            if not body:
+                self._page(data, shown)
+        elif kind == "calendar" or (not kind and (declared == "text/calendar" or _any_ends(names, ("ics",)))):
+            if b"://" in data[:MAX_PICTURE] and b"ATTENDEE" not in data[:MAX_PICTURE]:
+                self._note("calendar_link", shown)
+        elif kind in ("office-ole", "office-zip", "rtf", "pdf"):
+            self._document(data, kind, shown)
+
+    def _document(self, data: bytes, kind: str, shown: str) -> None:
+        if self._may(_DOCUMENT_WORK, shown):
+            if kind == "pdf":
+                for word, detail in pdf_traits(data).items():
+                    self._note(f"pdf_{word}", f"{shown}: {detail}")
+            else:
+                for word, detail in traits(data, kind).items():
+                    self._note(word, f"{shown}: {detail}")
+
+    def _page(self, data: bytes, shown: str) -> None:
+        """A page asks for a password, leads on at once, runs scripts, or makes a file of what is in it."""
+        self._note("html", shown)
+        data = data[:MAX_PICTURE]
+        if not self._may(_PAGE_WORK * min(len(data), MAX_PAGE), shown):
+            return
+        html = read_html(_text(data[:MAX_PAGE]))
+        if data[:2] in _UTF_16:
+            data = data.replace(b"\0", b"")
+        long = len(data) > MAX_PAGE
+        if "password" in html.fields or html.refresh or (long and _PASSWORD.search(data)):
+            self._note("html_lure", shown)
+        if html.scripts or (long and _SCRIPT.search(data)):
+            self._note("html_script", shown)
+            if _SMUGGLING.search(data[:MAX_SCRIPT]) or _SMUGGLING.search(data[MAX_SCRIPT:][-MAX_SCRIPT:]):
+                self._note("html_smuggling", shown)
+
+    def _picture(self, data: bytes, shown: str) -> None:
+        """An SVG that runs, or leads anywhere, is a page."""
+        data = data[:MAX_PICTURE]
+        if not self._may(len(data), shown):
+            return
+        if data[:2] in _UTF_16:
+            data = data.replace(b"\0", b"")
+        if _SVG_LURE.search(data):
+            self._note("svg_lure", shown)
+        if _SVG_LINK.search(data):
+            self._note("svg_link", shown)
+
+    def _archive(self, data: bytes, kind: str, outer: str) -> None:
+        archive = read_archive(data, self._budget, kind)
+        if archive.encrypted:
+            self._note("encrypted", outer)
+        if archive.ratio > MAX_RATIO and archive.claimed >= MIN_BOMB:
+            self._note("bomb", f"{outer}: {archive.ratio:.0f} times its size")
+        if archive.cut:
+            self._note("unread", f"{outer}: {archive.cut}")
+        elif not archive.members and not archive.encrypted:
+            self._note("unread", f"{outer}: nothing is found in it")
+        few = len(archive.members) <= FEW
+        path = f" in {outer}"
+        for member in archive.members:
+            shown = f"{_short(member.name)}{path}"
+            last = _last(member.name)
+            if few or last in self._options.refused:
+                self._names((member.name,), path)
+            if last in self._options.dangers:
+                self._note("in_archive", shown)
+            if member.type in self._options.refused_types:
+                self._note("refused", f"{shown} ({member.type})")
+            if few or member.type not in ("script", "html", "svg"):
+                self._content((member.name,), member.type, member.content, "", shown)
 
 
-def _of_names(names: tuple[str, ...], options: Attachments) -> Iterator[Finding]:
-    for name in names:
-        ends = extensions(name)
-        if not ends:
-            continue
-        if ends[0] in options.refused:
-            yield Finding("attachment_refused", _short(name))
-        if ends[0] in options.dangers:
-            yield Finding("attachment_dangerous", _short(name))
-            if len(ends) > 1 and ends[1] in DOCUMENTS:
-                yield Finding("attachment_double_extension", _short(name))
+def _is_file(part: Part) -> bool:
+    return not part.type.startswith("text/") or part.disposition == "attachment"
 
 
-def _of_content(part: Part, names: tuple[str, ...], kind: str) -> Iterator[Finding]:
-    shown = _short(names[0]) if names else part.type
-    if kind in ("executable", "shortcut"):
-        yield Finding("attachment_executable", f"{shown}: {kind}")
-    for name in names or ("",):
-        pretended = disguised(kind, (extensions(name) or ("",))[0], part.type)
-        if pretended:
-            yield Finding("attachment_disguised", f"{shown}: {kind} as {pretended}")
-    if kind in ("rar", "7z", "cabinet"):
-        yield Finding("attachment_unread", f"{shown}: {kind}")
-    if kind == "html" or (part.type == "text/html" and names):
-        yield Finding("attachment_html", shown)
-        html = part.html or read_html(part.data[:MAX_LURE].decode("latin-1"))
-        if _is_lure(html):
-            yield Finding("attachment_html_lure", shown)
-    elif kind == "svg" and _SVG_LURE.search(part.data, 0, MAX_LURE):
-        yield Finding("attachment_svg_lure", shown)
-    elif (kind == "calendar" or part.type == "text/calendar") and b"://" in part.data[:MAX_LURE]:
-        yield Finding("attachment_calendar_link", shown)
+def _is_alternative(part: Part) -> bool:
+    """Is it the message itself, or one form of it?  Some programs give names to those."""
+    return part.parent is None or part.parent.type in ("multipart/alternative", "multipart/related")
 
 
-# An SVG is a picture; one that runs or leads anywhere is a page.
+def _last(name: str) -> str:
+    ends = extensions(name)
+    return ends[0] if ends else ""
+
+
+def _any_ends(names: tuple[str, ...], ends: "frozenset[str] | tuple[str, ...]") -> bool:
+    return any(_last(name) in ends for name in names)
+
+
+def _text(data: bytes) -> str:
+    """A page as text, as browsers take it: UTF-16 by its mark, else what has ASCII in it."""
+    return data.decode("utf-16", "replace") if data[:2] in _UTF_16 else decode(data, "")
+
+
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _SVG_LURE = re.compile(
-    rb"<script|<foreignobject|\son(?:load|click|mouse)[a-z]*\s*=|javascript:|xlink:href\s*=\s*[\"']https?:|<a\s",
+    rb"<(?:[\w-]{1,20}:)?(?:script|foreignobject|iframe|embed)[\s/>]|[\s\"'/]on[a-z]{4,20}\s*=|javascript:|data:text/html",
     re.IGNORECASE,
 )
-
-
-def _is_lure(html: Html) -> bool:
-    """A page that asks for a password, runs scripts, or leads on at once."""
-    return "password" in html.fields or html.scripts > 0 or bool(html.refresh)
-
-
-def _of_archive(part: Part, kind: str, options: Attachments) -> Iterator[Finding]:
-    archive = read_archive(part.data)
-    outer = _short(part.names[0]) if part.names else part.type
-    if archive.encrypted:
-        yield Finding("attachment_encrypted", outer)
-    if archive.ratio > MAX_RATIO or archive.cut:
-        yield Finding("attachment_bomb", f"{outer}: {archive.cut or f'{archive.ratio:.0f} times its size'}")
-    for member in archive.members:
-        if kind == "office-zip":
-            if member.name.endswith("vbaProject.bin"):
-                yield Finding("attachment_macro", outer)
-            continue
-        if kind == "jar":
-            continue  # that it is one says enough
-        yield from _of_names((member.name,), options)
-        ends = extensions(member.name)
-        shown = f"{_short(member.name)} in {outer}"
-        if ends and ends[0] in options.dangers:
-            yield Finding("attachment_in_archive", shown)
-        if member.type in ("executable", "shortcut"):
-            yield Finding("attachment_executable", f"{shown}: {member.type}")
-            pretended = disguised(member.type, ends[0] if ends else "", "")
-            if pretended:
-                yield Finding("attachment_disguised", f"{shown}: {member.type} as {pretended}")
-        if member.type in ZIPS and member.encrypted:
-            yield Finding("attachment_encrypted", shown)
+_SVG_LINK = re.compile(rb"<(?:[\w-]{1,20}:)?a\s[^<>]{0,500}href\s*=\s*[\"']?\s*https?:", re.IGNORECASE)
+_PASSWORD = re.compile(rb"type\s*=\s*[\"']?password", re.IGNORECASE)
+_SCRIPT = re.compile(rb"<script[\s/>]", re.IGNORECASE)
+# What makes a file, or a page, of letters in a script.
+_SMUGGLING = re.compile(
+    rb"createObjectURL|msSaveOrOpenBlob|msSaveBlob|new\s+Blob\s*\("
+    rb"|(?:document\.write(?:ln)?|eval)\s*\(\s*(?:window\.)?(?:atob|unescape|decodeURI)|\batob\s*\(\s*[\"'][A-Za-z0-9+/=]{200}"
+    rb"|=\s*[\"']data:(?:application/(?!json|ld|font|x-font)|text/html)"
+)
 
 
 def _short(name: str) -> str:

@@ -1,19 +1,21 @@
-"""Domains that look like ours, or like those that our users trust, and names that go with them."""
+"""Domains that look like ours, or like those that our users trust, names that go with them, and links to such."""
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 
 from authmilter.addresses import author
 from authmilter.check import Tools, check
 from authmilter.config import endpoint
 from authmilter.config.option import Names, option
 from authmilter.confusables import is_disguised, plain, skeleton, u_label
-from authmilter.evidence import Finding
+from authmilter.evidence import Finding, Result
 from authmilter.header_text import display_name, reply_to, site
 from authmilter.model import Stage, Transaction
 from authmilter.networks import names_contain
+from authmilter.urls import feigned, targets
 
 MOST = 10_000  # domains that are guarded; each takes less than 1 KB
 MOST_TYPED = 1000  # of them, those whose misspellings are
@@ -22,7 +24,19 @@ _SHORTEST_PART = 6  # letters from which on a name is looked for within others, 
 _SHORTEST_BRAND = 4  # the same for names that the administrator listed
 _MOST_RECIPIENTS = 3  # domains of recipients that are looked at
 _LONGEST = 500  # characters of a display name that are looked at
+_MOST_LINKS = 50  # hosts of links that are looked at
 _WORD = re.compile(r"[a-z0-9]+")
+# What is put before or behind a name to make another domain of it: paypalsecure, mypaypal.
+_LURES = frozenset(
+    (
+        "access", "account", "accounts", "alert", "alerts", "app", "auth", "bank", "billing", "center", "centre", "client",
+        "cloud", "confirm", "customer", "delivery", "direct", "email", "group", "help", "helpdesk", "home", "id", "info", "invoice",
+        "login", "logon", "mail", "mailer", "message", "my", "net", "news", "notice", "notification", "notify", "office", "online",
+        "page", "pay", "payment", "portal", "post", "reward", "rewards", "secure", "secured", "security", "service", "services",
+        "shop", "sign", "signin", "site", "store", "support", "team", "the", "track", "tracking", "update", "updates", "user",
+        "users", "verify", "web", "webmail", "www",
+    )
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -33,7 +47,9 @@ class Brands:
     the same, as examp1e.org for example.org or a Cyrillic letter for a Latin one; one that is misspelt by a letter; one that
     has the name as a part, as example-support.net or example.org.login.test.  Of the domains listed here, the name in front of
     the top-level domain is also looked for in the display name of From, so do not list one that is an everyday word or
-    somebody's name.  There is no list by default: from which domains a company writes is for you to know.
+    somebody's name; and links are looked at: one that says that it leads there and does not, and one to a domain that looks like
+    one that is listed here or in local_domains.  What a guarded domain itself sends, as DMARC confirms, is left alone.  There
+    is no list by default: from which domains a company writes is for you to know.
     """
 
     domains: Names = option(
@@ -49,7 +65,7 @@ class Brands:
 
 
 class _Guarded:
-    """Domains that are guarded, by how they read."""
+    """Domains that are guarded, by how they read; `likeness` remembers its answers."""
 
     def __init__(self, local_domains: Names, domains: Names = ()) -> None:
         self.local_domains = local_domains
@@ -58,6 +74,7 @@ class _Guarded:
         self.parts: dict[str, str] = {}  # the same for names that are looked for within others
         self.typed: dict[tuple[str, str], str] = {}  # a name with one character left out, and its suffix -> the name
         self.brands: dict[str, set[str]] = {}  # name -> sites that may use it
+        self.likeness = lru_cache(maxsize=4096)(self._likeness)
         for domain in domains:
             brand = _name(site(domain))
             if len(brand) >= _SHORTEST_BRAND:
@@ -75,7 +92,7 @@ class _Guarded:
                 for shorter in _shortened(name):
                     self.typed.setdefault((shorter, _suffix(guarded)), name)
 
-    def likeness(self, domain: str) -> tuple[str, str]:
+    def _likeness(self, domain: str) -> tuple[str, str]:
         """Symbol and the domain that this one looks like, both "" if it looks like none or is one of them."""
         registered = site(domain)
         if registered in self.sites:
@@ -87,10 +104,20 @@ class _Guarded:
         typed = self._misspelt(name, _suffix(registered))
         if typed:
             return "lookalike_typo", f"{typed}.{_suffix(registered)}"
-        for part in _WORD.findall(" ".join([plain(u_label(label)) for label in domain.split(".")[:-1]])):
-            if part in self.parts:
-                return "lookalike_name", self.parts[part]
+        if self.parts:
+            for part in _WORD.findall(" ".join([plain(u_label(label)) for label in domain.split(".")[:-1]])):
+                guarded = self.parts.get(part) or self._with_lure(part)
+                if guarded:
+                    return "lookalike_name", guarded
         return "", ""
+
+    def _with_lure(self, part: str) -> str:
+        """The site whose name and a lure make that part of a domain."""
+        for at in range(2, len(part) - 1):
+            for one, other in ((part[:at], part[at:]), (part[at:], part[:at])):
+                if other in _LURES and len(one) >= _SHORTEST and one in self.parts:
+                    return self.parts[one]
+        return ""
 
     def _misspelt(self, name: str, suffix: str) -> str:
         """The guarded name from which this one differs by a character that is missing, added or changed, or by two
@@ -115,19 +142,12 @@ def _guarded(tools: Tools) -> _Guarded:
     local_domains, domains = tools.config.identity.local_domains, tools.options.domains
     if _last.local_domains is not local_domains or _last.domains is not domains:
         _last = _Guarded(local_domains, domains)
-        _likeness.cache_clear()
     return _last
 
 
-@lru_cache(maxsize=4096)
-def _likeness(domain: str) -> tuple[str, str]:
-    """Among what is guarded now."""
-    return _last.likeness(domain)
-
-
-@lru_cache(maxsize=4096)
-def _likeness_to_recipient(domain: str, recipient: str) -> tuple[str, str]:
-    return _Guarded((recipient,)).likeness(domain)
+@lru_cache(maxsize=1024)
+def _recipient(domain: str) -> _Guarded:
+    return _Guarded((domain,))
 
 
 def _name(registered: str) -> str:
@@ -164,15 +184,18 @@ def _differ_once(one: str, other: str) -> bool:
         "lookalike_domain": 2.0,
         "lookalike_typo": 1.0,
         "lookalike_name": 0.3,
+        "lookalike_link": 1.0,
         "brand_in_name": 1.0,
+        "brand_link": 1.0,
         "disguised_domain": 1.5,
     },
     options=Brands,
+    body=True,
 )
 def brands(tx: Transaction, tools: Tools) -> Iterator[Finding]:
-    """A domain of the sender looks like one of ours, of the recipients or of [brands], or From has the name of one.
+    """A domain of the sender, or of a link, looks like one of ours or of [brands], or From or a link has the name of one.
 
-    Also one that mixes scripts, whomever it looks like.
+    Also a sender's domain that looks like a recipient's, or mixes scripts, whomever it looks like.
     """
     message = tx.message
     path = tx.envelope.reverse_path
@@ -181,25 +204,30 @@ def brands(tx: Transaction, tools: Tools) -> Iterator[Finding]:
         domains += reply_to(message).domains[:3]
     if path is not None and path.domain:
         domains.append(path.domain)
-    guarded = _guarded(tools)
-    recipients = {path.domain for path in tx.envelope.forward_paths[:_MOST_RECIPIENTS]}
-    seen: set[str] = set()
+    domains = list(dict.fromkeys(domains))
     for domain in domains:
-        if domain in seen:
-            continue
-        seen.add(domain)
         if "xn--" in domain and is_disguised(domain):
             yield Finding("disguised_domain", domain)
-        symbol, other = _likeness(domain) if guarded.names else ("", "")
+    guarded = _guarded(tools)
+    recipients = {path.domain: None for path in tx.envelope.forward_paths[:_MOST_RECIPIENTS] if path.domain}
+    # What we or a brand wrote ourselves may name others that look so: who sends it for us, who answers for us.
+    passed = [site(one.identifier) for one in tx.results_of("dmarc") if one.result is Result.PASS]
+    if any(one in guarded.sites or one in map(site, recipients) for one in passed):
+        return
+    exempt = tools.options.exempt
+    for domain in domains:
+        symbol, other = guarded.likeness(domain) if guarded.names else ("", "")
         for recipient in recipients:
-            if not symbol and recipient:
-                symbol, other = _likeness_to_recipient(domain, recipient)
+            if not symbol:
+                symbol, other = _recipient(recipient).likeness(domain)
                 if symbol == "lookalike_name":
                     symbol = ""  # whose names are fit for it is for the administrator to say
-        if symbol and not names_contain(tools.options.exempt, domain):
+        if symbol and not names_contain(exempt, domain):
             yield Finding(symbol, f"{domain} looks like {other}")
     if guarded.brands:
-        yield from _brand_in_name(tx, guarded, tools.options.exempt)
+        yield from _brand_in_name(tx, guarded, exempt)
+    if guarded.names:
+        yield from _of_links(tx, guarded, exempt)
 
 
 def _brand_in_name(tx: Transaction, guarded: _Guarded, exempt: Names) -> Iterator[Finding]:
@@ -212,4 +240,25 @@ def _brand_in_name(tx: Transaction, guarded: _Guarded, exempt: Names) -> Iterato
         sites = guarded.brands.get(word)
         if sites is not None and sites.isdisjoint(home):
             yield Finding("brand_in_name", word)
+            return
+
+
+def _of_links(tx: Transaction, guarded: _Guarded, exempt: Names) -> Iterator[Finding]:
+    """Links to what looks like a guarded domain, and links that say that they lead to a brand's."""
+    hosts: dict[str, None] = {}
+    named = ""
+    for target in targets(tx.message):
+        if target.is_clicked:
+            hosts.update((one.host, None) for one in (target.url, *target.inner) if one.host and one.address is None)
+            if guarded.brands and not named and (said := feigned(target)) and site(said) in guarded.sites:
+                brand = guarded.brands.get(_name(site(said)))
+                # From one domain of a brand to another of it is no feint.
+                if brand is not None and brand.isdisjoint(site(one.host) for one in (target.url, *target.inner)):
+                    named = f"{said} leads to {target.url.host}"
+    if named:
+        yield Finding("brand_link", named)
+    for host in islice(hosts, _MOST_LINKS):
+        symbol, other = guarded.likeness(host)
+        if symbol and not names_contain(exempt, host):
+            yield Finding("lookalike_link", f"{host} looks like {other}")
             return

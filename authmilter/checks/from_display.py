@@ -7,23 +7,25 @@ from authmilter.addresses import author, to_ascii_domain
 from authmilter.check import Tools, check
 from authmilter.confusables import plain
 from authmilter.evidence import Finding
-from authmilter.header_text import display_name, site, value
-from authmilter.model import Stage, Transaction
+from authmilter.free_mail import is_free
+from authmilter.header_text import display_name, excerpt, has_needless_base64, is_via_list, reply_to, site
+from authmilter.model import Message, Stage, Transaction
 from authmilter.networks import names_contain
 
 _ADDRESS = re.compile(r"@([a-z0-9][a-z0-9-]{0,62}(?:\.[a-z0-9-]{1,63})++)")
-# A domain without an address, by the endings that people know; others are found in abbreviations.
-_DOMAIN = re.compile(
-    r"(?<![a-z0-9@.-])((?:[a-z0-9-]{1,63}\.){1,5}(?:com|net|org|info|biz|edu|gov|de|fr|it|es|nl|br|uk|us|eu|jp|in|io))"
-    r"(?![a-z0-9@.-])"
-)
+_DOMAIN = re.compile(r"(?<![a-z0-9@.-])((?:[a-z0-9-]{1,63}\.){1,5}[a-z][a-z0-9-]{1,62})(?![a-z0-9@.-])")
+# A domain of others without an address is one by the endings that people know; further ones are found in abbreviations.
+_KNOWN = re.compile(r".*\.(?:com|net|org|info|biz|edu|gov|de|fr|it|es|nl|br|uk|us|eu|jp|in|io)")
 _LONGEST = 500  # characters of a name that are looked at
-_MOST = 5  # addresses or domains in it that are
+_MOST = 50  # addresses, and domains, in it that are
+_MOST_RECIPIENTS = 5  # whose domains are taken for ours
 _CAPITALS = 6  # letters from which on a name in capitals is no abbreviation
 _DIGITS = re.compile(r"[0-9]{3}")
 _LOCAL_DIGITS = re.compile(rb"[0-9]{4}")
 _CONSONANTS = re.compile(rb"[bcdfghjklmnpqrstvwxz]{6}", re.IGNORECASE)
-_BASE64 = re.compile(rb"=\?[^?]{1,64}\?[bB]\?")
+# What is left of the weight where there is a good reason to show another's address.
+_BY_LIST = 0.2
+_BY_FORM = 0.4
 
 
 @check(
@@ -43,49 +45,68 @@ _BASE64 = re.compile(rb"=\?[^?]{1,64}\?[bB]\?")
 def from_display(tx: Transaction, tools: Tools) -> Iterator[Finding]:
     """The name in From holds another's address or domain, capitals or needless base64, or the address looks made up.
 
-    Above all an address or domain of ours: of [identity] local_domains, or of a recipient.
+    Above all an address or domain of ours: of [identity] local_domains, or of a recipient.  Lists that write themselves
+    into From, as in ``"bob@example.net via Talk" <talk@lists.test>``, and forms on web sites, where answers go to the
+    address that is shown, have a share of the weight.
     """
-    mailboxes = author(tx.message).mailboxes
+    message = tx.message
+    mailboxes = author(message).mailboxes
     if mailboxes:
         local_part, _, domain = mailboxes[0]
-        if _DIGITS.search(domain) and not domain.startswith("xn--") and _DIGITS.search(site(domain)):
+        if (
+            _DIGITS.search(domain)
+            and not domain.startswith("xn--")
+            and _DIGITS.search(site(domain))
+            and not is_free(domain)
+        ):
             yield Finding("author_domain_digits", site(domain))
         if _LOCAL_DIGITS.search(local_part):
-            yield Finding("author_local_digits")
+            yield Finding("author_local_digits", excerpt(local_part))
         if _CONSONANTS.search(local_part):
-            yield Finding("author_unspeakable")
-    name = display_name(tx.message)
+            yield Finding("author_unspeakable", excerpt(local_part))
+    name = display_name(message)
     if not name:
         return
     if len(name) > _LONGEST:
         name = name[:_LONGEST]
-    if name.isascii() and _BASE64.search(value(tx.message, b"from")):
+    if has_needless_base64(message, b"from", name):
         yield Finding("from_encoded")
-    letters = [c for c in name if c.isalpha()]
-    if len(letters) >= _CAPITALS and name.isupper():
+    if name.isupper() and sum(map(str.isalpha, name)) >= _CAPITALS:
         yield Finding("from_capitals", name[:60])
     if "." in name or not name.isascii():
         yield from _domains(tx, tools, plain(name))
 
 
 def _domains(tx: Transaction, tools: Tools, name: str) -> Iterator[Finding]:
-    domains = author(tx.message).domains
-    if not domains:
+    message = tx.message
+    home = {site(domain) for domain in author(message).domains}
+    if not home:
         return
     ours = tools.config.identity.local_domains
-    recipients = {site(path.domain) for path in tx.envelope.forward_paths[:_MOST]}
-    home = {site(domain) for domain in domains}
-    symbol = ""
-    for pattern, found in ((_ADDRESS, "from_display_address"), (_DOMAIN, "from_display_domain")):
-        for match in pattern.findall(name)[:_MOST]:
-            domain = to_ascii_domain(match)
-            if site(domain) in home:
-                symbol = symbol or ("from_display_repeats" if pattern is _ADDRESS else "")
-            elif site(domain) in recipients or names_contain(ours, domain):
-                yield Finding("from_display_local", domain)
-                return
-            elif domain:
-                yield Finding(found, domain)
-                return
-    if symbol:
-        yield Finding(symbol)
+    recipients = {site(path.domain) for path in tx.envelope.forward_paths[:_MOST_RECIPIENTS]}
+    addresses = _named(_ADDRESS, name)
+    others = [domain for domain in (*addresses, *_named(_DOMAIN, name)) if site(domain) not in home]
+    local = next((domain for domain in others if site(domain) in recipients or names_contain(ours, domain)), "")
+    if local:
+        yield Finding("from_display_local", local, _BY_LIST if is_via_list(message) else 1.0)
+        return
+    for domain in others:
+        if domain in addresses:
+            yield Finding("from_display_address", domain, _excuse(message, domain))
+            return
+    known = next(filter(_KNOWN.fullmatch, others), "")
+    if known:
+        yield Finding("from_display_domain", known)
+    elif addresses:
+        yield Finding("from_display_repeats")
+
+
+def _named(pattern: re.Pattern[str], name: str) -> list[str]:
+    """The domains that the pattern finds in a name."""
+    return [domain for domain in map(to_ascii_domain, pattern.findall(name)[:_MOST]) if domain]
+
+
+def _excuse(message: Message, domain: str) -> float:
+    if is_via_list(message):
+        return _BY_LIST
+    return _BY_FORM if domain in reply_to(message).domains else 1.0

@@ -5,32 +5,9 @@ from collections.abc import Iterator
 from authmilter.addresses import author, read_mailboxes
 from authmilter.check import Tools, check
 from authmilter.evidence import Finding
-from authmilter.header_text import is_list, reply_to, site
+from authmilter.free_mail import is_free
+from authmilter.header_text import LIST_SHARE, display_name, is_list, reply_to, site
 from authmilter.model import Stage, Transaction
-
-# Where anybody gets a mailbox for nothing, by their sites; those of the second line have many top-level domains.
-_FREE = frozenset(
-    (
-        "126.com", "163.com", "aol.com", "bk.ru", "bol.com.br", "daum.net", "fastmail.com", "foxmail.com", "free.fr",
-        "gmail.com", "gmx.at", "gmx.ch", "gmx.com", "gmx.de", "gmx.net", "googlemail.com", "hushmail.com", "icloud.com",
-        "inbox.lv", "inbox.ru", "laposte.net", "libero.it", "list.ru", "mac.com", "mail.com", "mail.ru", "mailfence.com",
-        "me.com", "msn.com", "naver.com", "o2.pl", "onet.pl", "orange.fr", "passport.com", "pm.me", "proton.me",
-        "protonmail.ch", "protonmail.com", "qq.com", "rambler.ru", "rediffmail.com", "rocketmail.com", "seznam.cz",
-        "sina.com", "sohu.com", "t-online.de", "terra.com.br", "tuta.com", "tuta.io", "tutanota.com", "tutanota.de",
-        "uol.com.br", "ukr.net", "virgilio.it", "wanadoo.fr", "web.de", "wp.pl", "yandex.com", "yandex.ru", "ymail.com",
-        "zohomail.com", "zohomail.eu",
-    )
-)  # fmt: skip
-_FREE_NAMES = frozenset(("hotmail", "live", "outlook", "yahoo"))
-# What a list, or whoever claims to be one, gets of the weight: lists write themselves into From, and the author into
-# Reply-To, or the other way round.
-LIST_SHARE = 0.3
-
-
-def is_free(domain: str) -> bool:
-    """Is that domain one where anybody gets a mailbox for nothing?"""
-    registered = site(domain)
-    return registered in _FREE or registered.partition(".")[0] in _FREE_NAMES
 
 
 @check(
@@ -46,7 +23,9 @@ def is_free(domain: str) -> bool:
 def other_addresses(tx: Transaction, tools: Tools) -> Iterator[Finding]:  # noqa: ARG001
     """Reply-To, Sender or MAIL FROM belong to another site than the author, or answers go to a free mailbox.
 
-    Of the latter, mail of lists gets a third of the weight, and of the others nothing.
+    Of the latter, mail of lists gets a third of the weight, and of the others nothing: they write themselves into From, and
+    the author into Reply-To, or the other way round.  Half of it is for forms on web sites, whose From shows the address to
+    which answers go.
     """
     message = tx.message
     domains = author(message).domains
@@ -59,11 +38,15 @@ def other_addresses(tx: Transaction, tools: Tools) -> Iterator[Finding]:  # noqa
     by_list = is_list(message)
     if b"reply-to" in index:
         answers = reply_to(message)
-        other = next((domain for domain in answers.domains if site(domain) != home), "")
-        if other and is_free(other):
-            yield Finding("reply_to_free", other, LIST_SHARE if by_list else 1.0)
-        elif other and not by_list and site(other) != bounces:
-            yield Finding("reply_to_differs", other)
+        other = [domain for domain in answers.domains if site(domain) != home]
+        free = next(filter(is_free, other), "")
+        if free:
+            shown = any(
+                bytes(mailbox).decode("utf-8", "replace") in display_name(message) for mailbox in answers.mailboxes[:5]
+            )
+            yield Finding("reply_to_free", f"answers go to {free}", LIST_SHARE if by_list else 0.5 if shown else 1.0)
+        elif other and not by_list and any(site(domain) != bounces for domain in other):
+            yield Finding("reply_to_differs", f"answers go to {other[0]}")
         elif not answers.domains:
             yield Finding("reply_to_malformed", answers.problem)
     if by_list:
@@ -72,6 +55,6 @@ def other_addresses(tx: Transaction, tools: Tools) -> Iterator[Finding]:  # noqa
     if sender is not None:
         named = read_mailboxes(sender.value).domains
         if named and site(named[0]) != home:
-            yield Finding("sender_differs", named[0])
+            yield Finding("sender_differs", f"Sender is of {named[0]}")
     if bounces and bounces != home:
-        yield Finding("envelope_differs", bounces)
+        yield Finding("envelope_differs", f"MAIL FROM is of {bounces}")

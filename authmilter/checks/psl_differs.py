@@ -1,13 +1,12 @@
 """Where the public suffix list of RFC 7489 finds another Organizational Domain than the tree walk of RFC 9989."""
 
 from collections.abc import AsyncIterator
-from functools import cache
-from typing import Any
 
 from authmilter.auth import orgdomain
 from authmilter.check import Tools, check
 from authmilter.evidence import Finding
 from authmilter.model import Stage, Transaction
+from authmilter.public_suffixes import registered_domain
 
 
 @check(Stage.EOM, scores={"psl_differs": 0.0}, wanted=lambda config: config.dmarc.discovery == "psl")
@@ -16,14 +15,6 @@ async def psl_differs(tx: Transaction, tools: Tools) -> AsyncIterator[Finding]:
     domains = {r.identifier for r in tx.results if r.method in ("spf", "dkim", "dmarc") and r.identifier}
     for domain in sorted(domains)[:10]:
         walked = await orgdomain.organizational_domain(domain, tools.dns)
-        listed = _suffixes().privatesuffix(domain) or domain
+        listed = registered_domain(domain)
         if walked != listed:
             yield Finding("psl_differs", f"{domain}: tree walk {walked}, public suffix list {listed}")
-
-
-@cache
-def _suffixes() -> Any:
-    """The list that publicsuffixlist ships; it takes 65 ms to read, once."""
-    from publicsuffixlist import PublicSuffixList
-
-    return PublicSuffixList()

@@ -5,17 +5,17 @@ from collections.abc import Iterator
 
 from authmilter.check import Tools, check
 from authmilter.evidence import Finding
-from authmilter.header_text import text, value
+from authmilter.header_text import has_needless_base64, text
 from authmilter.model import Stage, Transaction
 
 _CAPITALS = 8  # letters from which on a subject in capitals is no abbreviation
 _LONGEST = 1000  # characters that are looked at
+_SHOWN = 60  # of them in the detail of a finding
 _REPLY = re.compile(r"\s*+(?:re|aw|sv|antw|odp|res)(?:\[\d{1,3}\]|\^\d)?\s?:", re.IGNORECASE)
 # A sign of money beside a number, or of per cent behind one.
 _OFFER = re.compile("[$%\u20ac\u00a3](?:(?<=[0-9].)|(?<=[0-9][ \u00a0].)|(?<!%)[ \u00a0]?[0-9])")
 _GAPPY = re.compile(r"[ ._*-][^\W\d_](?:[ ._*-][^\W\d_]){3}[ ._*-]")
 _PADDED = re.compile(r"\S\s{5,}+\S")
-_BASE64 = re.compile(rb"=\?[^?]{1,64}\?[bB]\?")
 
 
 @check(
@@ -38,23 +38,28 @@ def subject_tricks(tx: Transaction, tools: Tools) -> Iterator[Finding]:  # noqa:
     if not subject:
         return
     if subject.isupper() and sum(map(str.isalpha, subject)) >= _CAPITALS:
-        yield Finding("subject_capitals")
+        yield Finding("subject_capitals", subject[:_SHOWN])
     if "!" in subject:
         yield Finding("subject_exclaimed", strength=1.0 if "!!" in subject else 0.5)
-    if _OFFER.search(subject):
-        yield Finding("subject_offer")
-    if "@" in subject and _names_recipient(tx, subject.lower()):
-        yield Finding("subject_recipient")
-    if _GAPPY.search(subject):
-        yield Finding("subject_gappy")
+    offer = _OFFER.search(subject)
+    if offer:
+        yield Finding("subject_offer", subject[max(0, offer.start() - 5) : offer.end() + 5])
+    recipient = _recipient(tx, subject.lower()) if "@" in subject else ""
+    if recipient:
+        yield Finding("subject_recipient", recipient)
+    gappy = _GAPPY.search(subject)
+    if gappy:
+        yield Finding("subject_gappy", gappy[0])
     if "     " in subject and _PADDED.search(subject):
-        yield Finding("subject_padded")
-    if subject.isascii() and _BASE64.search(value(message, b"subject")):
+        yield Finding("subject_padded", subject[-_SHOWN:])
+    if has_needless_base64(message, b"subject", subject):
         yield Finding("subject_encoded")
     index = message.index
     if b"references" not in index and b"in-reply-to" not in index and _REPLY.match(subject):
         yield Finding("reply_without_references")
 
 
-def _names_recipient(tx: Transaction, subject: str) -> bool:
-    return any(path.domain and path.address in subject for path in tx.envelope.forward_paths[:20])
+def _recipient(tx: Transaction, subject: str) -> str:
+    """The address of a recipient that the subject holds, "" if it holds none."""
+    addresses = (path.address for path in tx.envelope.forward_paths[:20] if path.domain)
+    return next((address for address in addresses if address in subject), "")[:320]

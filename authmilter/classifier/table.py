@@ -32,6 +32,8 @@ _MAGIC = b"amtable\n"
 _HEAD = struct.Struct("<8s6I5d")
 _SIZE = _HEAD.size + 4 * SLOTS
 LOOK_EVERY = 1.0  # seconds
+_FADING = 2.5  # the power of the known share by which a margin is drawn towards 0; measured: tests/bench/DETECTION.md
+_BEYOND = 2.0  # log-odds beyond `spam_sure` at which nothing more can be said
 
 
 class Curve(NamedTuple):
@@ -50,17 +52,22 @@ class Curve(NamedTuple):
             return -min(1.0, (self.ham_from - margin) / (self.ham_from - self.ham_sure))
         return 0.0
 
+    def beyond(self, margin: float) -> float:
+        """How far it is beyond what is surely spam, from 0 to 1."""
+        return min(1.0, max(0.0, (margin - self.spam_sure) / _BEYOND))
+
 
 class Opinion(NamedTuple):
     """What the table says of a message.
 
     `margin` are log-odds of spam, drawn towards 0 as little of the message is `known`, a share from 0 to 1.  `strength`
-    is from -1, surely ham, to 1, surely spam.
+    is from -1, surely ham, to 1, surely spam, and `beyond`, from 0 to 1, how far it is beyond that.
     """
 
     margin: float
     known: float
     strength: float
+    beyond: float
 
 
 def margin_of(weights: list[float], features: int, bias: float) -> tuple[float, float]:
@@ -72,7 +79,7 @@ def margin_of(weights: list[float], features: int, bias: float) -> tuple[float, 
     if not features:
         return 0.0, 0.0
     known = (len(weights) - weights.count(0.0)) / features
-    return (bias + sum(weights) / math.sqrt(features)) * known * known, known
+    return (bias + sum(weights) / math.sqrt(features)) * known**_FADING, known
 
 
 class Table:
@@ -85,7 +92,9 @@ class Table:
             if status.st_size != _SIZE:
                 raise ValueError(f"{path}: has {status.st_size} octets, not {_SIZE}")
             self._map = mmap.mmap(file.fileno(), _SIZE, access=mmap.ACCESS_READ)
-        magic, version, slots, self.ham, self.spam, checksum, self.revision, self.bias, *curve = _HEAD.unpack_from(self._map)
+        magic, version, slots, self.ham, self.spam, checksum, self.revision, self.bias, *curve = _HEAD.unpack_from(
+            self._map
+        )
         if magic != _MAGIC or version != VERSION or slots != SLOTS:
             raise ValueError(f"{path}: is no table of this version of authmilter: `authmilter learn` makes it anew")
         view = memoryview(self._map)[_HEAD.size :]
@@ -103,7 +112,7 @@ class Table:
         """What is to be thought of a message with these features."""
         weights = list(map(self._weights.__getitem__, features))
         margin, known = margin_of(weights, len(features), self.bias)
-        return Opinion(margin, known, self.curve.strength(margin))
+        return Opinion(margin, known, self.curve.strength(margin), self.curve.beyond(margin))
 
 
 def write(

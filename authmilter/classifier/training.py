@@ -71,14 +71,14 @@ def train(examples: Sequence[Example], step: Callable[[], None] = lambda: None) 
 
 
 class _Row(NamedTuple):
-    slots: list[int]
+    slots: Sequence[int]
     size: int  # with what is too rare to be a slot
     scale: float
     sign: float
 
 
 def _row(example: Example, seen: Sequence[int]) -> _Row:
-    slots = [slot for slot in example.features if seen[slot] >= FEW]
+    slots = array("I", [slot for slot in example.features if seen[slot] >= FEW])  # a list takes nine times the room
     size = max(1, len(example.features))
     return _Row(slots, size, 1 / math.sqrt(size), 1.0 if example.spam else -1.0)
 

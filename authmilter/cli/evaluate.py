@@ -109,7 +109,7 @@ class _Mail:
 
 
 def _play(args: argparse.Namespace, config: "Config", progress: Progress) -> _Mail:
-    from authmilter.classifier.learned import identity
+    from authmilter.classifier.spool import identity
     from authmilter.evaluation import Campaigns, Player, campaign_keys
     from authmilter.header_text import text
     from authmilter.stored_mail import StoredMail
@@ -202,7 +202,11 @@ def _report(cases: "Sequence[Case]", rules: "Rules", worst: int) -> dict[str, An
         threshold = getattr(rules, name)
         if threshold is None:
             continue
-        reached = [case.spam for case in cases if case.worth(threshold) >= threshold - 1e-9]
+        reached = [
+            case.spam
+            for case in cases
+            if case.worth(threshold) >= threshold - 1e-9 and not (name == "reject" and case.by_opinion_alone)
+        ]
         caught = sum(reached)
         flagged = len(reached) - caught
         confusion[name] = {
@@ -282,10 +286,10 @@ def _show(report: dict[str, Any], plots: str | None) -> None:
     source = report["configuration"]
     print(f"weights and thresholds: {'the built-in defaults' if source is None else escaped(source)}")
     if report["copies"]:
-        print(f"left out: {plural(report['copies'], 'message')} of which there is another copy")
+        print(f"left out: {plural(report['copies'], 'message')} found once more")
     if report["in_both"]:
         names = ", ".join(map(escaped, report["in_both"][:FEW])) + (", ..." if len(report["in_both"]) > FEW else "")
-        print(f"left out: {plural(len(report['in_both']), 'message')} that are in both sources: {names}")
+        print(f"left out: {plural(len(report['in_both']), 'message')} found in both sources: {names}")
     if report["skipped"]:
         print(f"left out: {plural(report['skipped'], 'file')} without a message")
     for name, mode in report["modes"].items():

@@ -9,8 +9,10 @@ import pwd
 import shlex
 from ipaddress import ip_address
 from itertools import pairwise
+from typing import Any
 
 from authmilter.config.endpoint import parse_socket
+from authmilter.config.option import Seconds, Size, kind_of
 from authmilter.config.report import Report
 from authmilter.config.schema import Config, DnsList, Dnswl, Policy, RecipientPolicy, Sign, Weight
 from authmilter.errors import ConfigError
@@ -49,6 +51,7 @@ def crosscheck(config: Config, report: Report, *, check_files: bool) -> None:
     _observed(config, report)
     _recipients(config, report)
     _state(config, report)
+    _scanners(config, report, check_files=check_files)
     if check_files:
         _store(config, report)
     for pattern, sign in config.sign.items():
@@ -188,6 +191,35 @@ def _recipients(config: Config, report: Report) -> None:
             f"max_per_message: {most} is below {_LEAST_RECIPIENTS}, to which every client may send at once "
             "(RFC 5321 section 4.5.3.1.8)",
         )
+
+
+def _scanners(config: Config, report: Report, *, check_files: bool) -> None:
+    """What clamd, spamd and rspamd are to see of a message, and for how long, must be there."""
+    kept = config.milter.scan_size
+    half = config.milter.message_timeout / 2
+    for title, address in (("antivirus", "clamd"), ("spamassassin", "socket"), ("rspamd", "url")):
+        options: Any = config.checks.get(title)
+        if options is None or not getattr(options, address):
+            continue
+        if options.max_size > kept or not kept:
+            report.warn(
+                title,
+                "max_size",
+                f"max_size: of a body [milter] scan_size = {kind_of(Size).write(kept)} is all that is kept; raise that too",
+            )
+        if options.timeout > half:
+            report.warn(
+                title,
+                "timeout",
+                f"timeout: no more than {kind_of(Seconds).write(half)} of it is used, half of [milter] message_timeout",
+            )
+        password_file: str = getattr(options, "password_file", "")
+        if check_files and password_file:
+            _absolute(title, "password_file", password_file, report)
+            try:
+                options.password  # noqa: B018  read while we may still be root, and kept
+            except ValueError as error:
+                report.error(title, "password_file", f"password_file: {error}")
 
 
 def _state(config: Config, report: Report) -> None:

@@ -14,10 +14,12 @@ from authmilter.config.option import shown
 _NAME = re.compile(r"[a-z0-9_]{1,32}")
 _LONGEST_ZONE = 120  # octets: an IPv6 address takes 64 of the 253 that a name may have, and a key up to 64
 
-_OCTET = r"(\d{1,3}|\[[\d.;]{1,520}\])"
+_OCTET = r"(\d{1,3}|\[[\d.;]{1,520}\]|\[&\d{1,3}\])"
 _PATTERN = re.compile(rf"{_OCTET}\.{_OCTET}\.{_OCTET}\.{_OCTET}", re.ASCII)
 _RANGE = re.compile(r"(\d{1,3})(?:\.\.(\d{1,3}))?", re.ASCII)
 _ANY = frozenset(range(256))
+# Of lists that are several in one, whose answer is the sum of those that have it.
+_BITS = {frozenset(n for n in _ANY if n & bit): bit for bit in (1, 2, 4, 8, 16, 32, 64, 128)}
 
 Octets = frozenset[int]
 
@@ -34,8 +36,8 @@ class Pattern(NamedTuple):
 
     @property
     def suffix(self) -> str:
-        """The answers as part of a symbol: ``_10`` for 127.0.0.10, ``_2to11`` for 127.0.0.[2..11], ``_x_3`` for
-        127.0.[0..255].3.
+        """The answers as part of a symbol: ``_10`` for 127.0.0.10, ``_2to11`` for 127.0.0.[2..11], ``_bit8`` for
+        127.0.0.[&8], ``_x_3`` for 127.0.[0..255].3.
 
         Octets that are 0 are left out in front of others.
         """
@@ -46,7 +48,10 @@ class Pattern(NamedTuple):
 
 
 def parse_pattern(text: str) -> Pattern:
-    """Read an answer as Postfix writes it: ``127.0.0.2``, ``127.0.0.[2..11]``, ``127.0.[0..255].[2;4..8]``."""
+    """Read an answer as Postfix writes it: ``127.0.0.2``, ``127.0.0.[2..11]``, ``127.0.[0..255].[2;4..8]``.
+
+    And ``127.0.0.[&8]`` for all numbers with that bit.
+    """
     found = _PATTERN.fullmatch(text)
     if found is None:
         raise ValueError(
@@ -83,6 +88,11 @@ def zone(text: str) -> str:
 
 
 def _octets(text: str, octet: str) -> Octets:
+    if octet.startswith("[&"):
+        bits = {f"[&{bit}]": octets for octets, bit in _BITS.items()}
+        if octet not in bits:
+            raise ValueError(f"{shown(text)} has an octet {shown(octet)}, which is none of [&1], [&2], [&4] to [&128]")
+        return bits[octet]
     found: set[int] = set()
     for part in octet.strip("[]").split(";"):
         span = _RANGE.fullmatch(part)
@@ -107,9 +117,13 @@ def _joined(octets: Octets, to: str, otherwise: str) -> str:
 
 
 def _written(octets: Octets) -> str:
+    if octets in _BITS:
+        return f"[&{_BITS[octets]}]"
     text = _joined(octets, "..", ";")
     return f"[{text}]" if len(octets) > 1 else text
 
 
 def _word(octets: Octets) -> str:
+    if octets in _BITS:
+        return f"bit{_BITS[octets]}"
     return "x" if octets == _ANY else _joined(octets, "to", "or")

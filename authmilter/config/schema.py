@@ -431,9 +431,9 @@ class DnsList:
     score: Weight = option(0.0, "Weight of what is listed.")
     answers: WeightedNames = option(
         (),
-        "Answers that count, as 127.0.0.2, 127.0.0.[2..11] or 127.0.[0..255].[2;4..8]; empty: all from 127.0.0.2 to "
+        "Answers that count, as 127.0.0.2, 127.0.0.[2..11] or 127.0.[0..255].[2;4..8], and 127.0.0.[&8] for all with that bit; empty: all from 127.0.0.2 to "
         "127.255.254.255.  With = and a number or action an answer weighs on its own, under a symbol of its own, to which "
-        "its octets behind 127.0.0 are appended: 127.0.0.10 = 1.5 makes NAME_10, a range NAME_2to11, any octet x.  "
+        "its octets behind 127.0.0 are appended: 127.0.0.10 = 1.5 makes NAME_10, a range NAME_2to11, a bit NAME_bit8, any octet x.  "
         "Of several that fit, the first holds; what has several symbols has all of their weights.",
         each=dnslist.answer,
     )
@@ -500,7 +500,13 @@ class Uribl(DnsList):
     )
     addresses: bool = option(
         False,
-        "Ask for links to IPv4 addresses too, octets reversed.  Lists that do not have them may refuse all questions then.",
+        "Ask for links to IPv4 addresses too, octets reversed, as SURBL has them.  Spamhaus' DBL has none, and wants no question.",
+    )
+    test: str = option(
+        "test",
+        "Domain that the list has for tests, by which it is seen to be alive (RFC 5782 section 5: TEST).  Of SURBL it is "
+        "surbl-org-permanent-test-point.com, of URIBL test.uribl.com, of Spamhaus' DBL dbltest.com.",
+        each=endpoint.domain,
     )
 
 

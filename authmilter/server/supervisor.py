@@ -31,6 +31,7 @@ from authmilter.metrics import Metrics, Shared, layout_for, list_names
 from authmilter.server import exporter, notify, worker
 from authmilter.server.sockets import Listener, bind_all, mta_lines
 from authmilter.server.state import check_store, make_state_directory, sqlite_path
+from authmilter.state_directory import state_directory
 from authmilter.store import preload
 
 log = logging.getLogger("authmilter.supervisor")
@@ -95,6 +96,8 @@ class Supervisor:
         )
         scrape = self._bind_metrics()
         self.state = sqlite_path(self.config.store.url)  # root's, also after we are another user
+        if milter.user:
+            os.environ.setdefault("STATE_DIRECTORY", str(state_directory()))  # the same for all that we start
         make_state_directory(self.config.store.url, milter.user, milter.group)
         preload(self.config.store)  # its modules may be where only root can read
         _drop_privileges(milter.user, milter.group)
@@ -375,6 +378,7 @@ def _named_files(config: Config) -> list[str]:
     for sign in config.sign.values():
         paths += [sign.key_file, sign.ed25519_key_file]
     paths += [section.key_file for _, _, section in titles(config)]
+    paths += [getattr(options, "password_file", "") for options in config.checks.values()]
     return [*paths, config.store.password_file, config.store.ca_file]
 
 

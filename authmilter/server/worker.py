@@ -19,6 +19,8 @@ import uvloop
 
 from authmilter.alarm import AlarmService
 from authmilter.check import all_checks
+from authmilter.checks.classifier import Classifier
+from authmilter.classifier.trainer import keep_trained
 from authmilter.config import ini
 from authmilter.config.schema import Config, Milter
 from authmilter.dns_client import system_nameservers
@@ -90,6 +92,7 @@ class Worker:
         self.metrics.set("accepting", 1.0)
         heart = asyncio.create_task(self._beat())
         purge = asyncio.create_task(self._look_after_store())
+        trainer = asyncio.create_task(self._train()) if self.slot == 1 else None
         try:
             await self._obey(control)
         finally:
@@ -100,6 +103,8 @@ class Worker:
                 log.warning("drain: %d connections were still open after drain_timeout", cut)
             heart.cancel()
             purge.cancel()
+            if trainer is not None:
+                trainer.cancel()
             if self._watch is not None:
                 self._watch.cancel()
             await self.rules.pipeline.finish_records(LAST_RECORDS)
@@ -179,6 +184,10 @@ class Worker:
                     log.info("store: %d entries had expired", await self.store.purge())
             except StoreError as error:
                 log.debug("store: not purged: %s", error)  # the store itself says what is wrong
+
+    async def _train(self) -> None:
+        """Have the classifier trained whenever something new was learned."""
+        await keep_trained(lambda: self.config.of(Classifier))
 
     async def _obey(self, control: socket.socket) -> None:
         """Reload at every configuration that arrives; return at end of file."""

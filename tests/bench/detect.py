@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from authmilter.checks.classifier import Classifier
 from authmilter.classifier.features import features
+from authmilter.classifier.table import Opinion
 from authmilter.evaluation import (
     Campaigns,
     Case,
@@ -46,12 +47,12 @@ LETTERS = "hard-ham-1"  # newsletters that look like advertising, of 2002
 
 
 class Mail(NamedTuple):
-    """A message of the collection; `opinion` is margin and strength by the classifier."""
+    """A message of the collection, with what the classifier thinks of it."""
 
     case: Case
     collection: str
     group: str
-    opinion: tuple[float, float] = (0.0, 0.0)
+    opinion: Opinion = Opinion(0.0, 0.0, 0.0, 0.0)
 
     @property
     def is_old(self) -> bool:
@@ -112,7 +113,7 @@ def scoring(weights: dict[str, float]) -> Score:
     """The score with the classifier at these weights."""
 
     def score(mail: Mail) -> float:
-        return with_opinion(mail.case, *mail.opinion, weights).score
+        return with_opinion(mail.case, mail.opinion, weights).score
 
     return score
 
@@ -121,7 +122,7 @@ def by_rank(weights: dict[str, float]) -> Score:
     """The score with the margin of the classifier as it is, neither capped nor cut: for catch at a rate of our choice."""
 
     def score(mail: Mail) -> float:
-        return mail.case.score + weights["bayes_spam"] * mail.opinion[0] / 4
+        return mail.case.score + weights["bayes_spam"] * mail.opinion.margin / 4
 
     return score
 
@@ -258,8 +259,8 @@ def main() -> int:
             for name, these in (("crossed", crossed), ("forth", forth), ("back", back)):
                 for mail in these:
                     facts = {"row": name, "set": mail.collection, "group": mail.group, "spam": mail.case.spam,
-                             "fold": fold_of(mail.case.campaign, FOLDS), "margin": mail.opinion[0],
-                             "strength": mail.opinion[1], "score": mail.case.score, "path": mail.case.name,
+                             "fold": fold_of(mail.case.campaign, FOLDS), "margin": mail.opinion.margin,
+                             "strength": mail.opinion.strength, "beyond": mail.opinion.beyond, "score": mail.case.score, "path": mail.case.name,
                              "symbols": sorted({found.symbol for found in mail.case.found})}  # fmt: skip
                     out.write(json.dumps(facts) + "\n")
     return 0

@@ -28,6 +28,15 @@ def test_findings(raw: bytes, symbols: set[str]) -> None:
     assert {finding.symbol for finding in found} == symbols
 
 
+def test_a_message_larger_than_what_is_kept_has_no_finding_for_that() -> None:
+    whole = message(MIXED)
+    half = whole.body[: len(whole.body) - 20]
+    sent = Transaction(message=whole.with_body(len(half), {}, "", half))
+    assert computed(mime_structure, sent, tools()) != []
+    kept = Transaction(message=whole.with_body(len(whole.body), {}, "", half, body_cut=True))
+    assert computed(mime_structure, kept, tools()) == []
+
+
 def test_every_oddity_has_a_weight_that_tags_nothing_alone() -> None:
     scores = next(check.scores for check in all_checks() if check.name == "mime_structure")
     assert set(scores) == {f"mime_{name}" for name in ODDITIES}

@@ -1,8 +1,10 @@
 """What SpamAssassin is asked, and what its score is worth."""
 
 import asyncio
+import getpass
+import os
 import shutil
-import subprocess
+import tempfile
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -17,8 +19,8 @@ from authmilter.model import Connection, Message, Stage, Transaction
 from tests.checks.mails import mail
 from tests.checks.tools import awaited, is_wanted, tools
 from tests.checks.verdicts import verdict
-from tests.rig.sockets import free_port, wait_until
-from tests.scanner_servers import GTUBE, serving
+from tests.rig.sockets import free_port
+from tests.scanner_servers import GTUBE, require, serving, started
 
 
 def section(socket: str, options: str = "") -> str:
@@ -119,27 +121,39 @@ async def test_one_that_is_down_is_left_alone_for_a_while() -> None:
 
 
 @pytest.fixture(scope="module")
-def spamd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real one, which asks nobody else."""
-    program = shutil.which("spamd") or shutil.which("spamd", path="/usr/sbin")
-    if program is None:
-        pytest.skip("spamd is not installed (Debian package spamd)")
-    folder: Path = tmp_path_factory.mktemp("spamd")
+def spamd() -> Iterator[str]:
+    """A real one, which asks nobody else, with preferences for the user ``alice``."""
+    program = require("spamd", "spamd")
+    folder = Path(tempfile.mkdtemp(prefix="authmilter-spamd-"))
+    folder.chmod(0o755)  # it does not stay root
+    (folder / "users" / "alice").mkdir(parents=True)
+    (folder / "users" / "alice" / "user_prefs").write_text("required_score 3.5\n")
     port = free_port()
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [program, "--local", "--nouser-config", "--max-children=1", f"--port={port}", "--listen=127.0.0.1"],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env={"HOME": str(folder), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-        )
+    command = [
+        program,
+        "--local",
+        "--nouser-config",
+        f"--username={'nobody' if os.geteuid() == 0 else getpass.getuser()}",
+        f"--virtual-config-dir={folder}/users/%u",
+        "--cf=header SENT_BY_ALICE EnvelopeFrom =~ /^alice\\@example\\.org$/",
+        "--cf=header SENT_BY_EVE EnvelopeFrom =~ /^eve\\@/",
+        "--cf=bayes_path " + str(folder / "bayes"),
+        "--cf=use_auto_whitelist 0",
+        "--max-children=1",
+        f"--port={port}",
+        "--listen=127.0.0.1",
+    ]
     try:
-        wait_until(lambda: b"successfully spawned" in (folder / "log").read_bytes(), 60, "spamd listens")
-        yield f"inet:{port}@127.0.0.1"
+        with started(command, folder, lambda log: b"successfully spawned" in log):
+            yield f"inet:{port}@127.0.0.1"
     finally:
-        process.terminate()
-        process.wait(20)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def of_real(spamd: str, tx: Transaction, options: str = "") -> str:
+    """What it says, in a line."""
+    given = tools("spamassassin", config=section(spamd, f"timeout = 60s\n{options}"))
+    return " / ".join(finding.detail for finding in await awaited(spamassassin, tx, given))
 
 
 async def test_a_real_one_knows_its_test_message(spamd: str) -> None:
@@ -149,9 +163,37 @@ async def test_a_real_one_knows_its_test_message(spamd: str) -> None:
     assert "GTUBE" in spam.detail
 
 
+async def test_a_real_one_has_preferences_of_a_user(spamd: str) -> None:
+    assert " of 5: " in await of_real(spamd, with_body(GTUBE))
+    assert " of 3.5: " in await of_real(spamd, with_body(GTUBE), "user = alice\n")
+
+
 async def test_a_real_one_knows_our_client_by_the_trace_field(spamd: str) -> None:
-    given = tools("spamassassin", config=section(spamd, "timeout = 60s\n"))
     local = with_body(b"hello\r\n")._replace(connection=Connection(ip_address("127.0.0.1"), "localhost"))
     remote = with_body(b"hello\r\n")._replace(connection=Connection(ip_address("8.8.4.4"), "host.example"))
-    details = [finding.detail for tx in (local, remote) for finding in await awaited(spamassassin, tx, given)]
-    assert ["ALL_TRUSTED" in detail for detail in details] == [True, False]
+    assert ["ALL_TRUSTED" in await of_real(spamd, tx) for tx in (local, remote)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        "",
+        "Return-Path: <eve@example.com>\n",
+        "X-Envelope-From: eve@example.com\n",
+        "Envelope-Sender: <eve@example.com>\n",
+    ],
+)
+async def test_a_real_one_knows_the_sender_of_the_envelope(spamd: str, forged: str) -> None:
+    tx = with_body(b"hello\r\n", forged)._replace(connection=Connection(ip_address("8.8.4.4"), "host.example"))
+    told = await of_real(spamd, tx)
+    assert "SENT_BY_ALICE" in told
+    assert "SENT_BY_EVE" not in told
+
+
+async def test_a_real_one_is_told_no_sender_of_the_envelope_but_ours(spamd: str) -> None:
+    tx = with_body(b"hello\r\n", "Return-Path: <eve@example.com>\nX-Envelope-From: eve@example.com\n")
+    tx = tx._replace(
+        connection=Connection(ip_address("8.8.4.4"), "host.example"),
+        envelope=tx.envelope._replace(reverse_path=None),
+    )
+    assert "SENT_BY" not in await of_real(spamd, tx)

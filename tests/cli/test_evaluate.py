@@ -60,6 +60,9 @@ def test_the_numbers_of_a_mode_add_up(report: dict[str, Any]) -> None:
             assert row["spam_caught"] + row["spam_missed"] == 80
             assert row["ham_flagged"] + row["ham_passed"] == 60
             assert row["catch"] == row["spam_caught"] / 80
+        assert [row["from"] for row in mode["histogram"]] == list(
+            range(mode["histogram"][0]["from"], mode["histogram"][-1]["from"] + 1)
+        )
         assert sum(row["ham"] for row in mode["histogram"]) == 60
         assert sum(row["spam"] for row in mode["histogram"]) == 80
         assert mode["curve"][-1]["ham"] == 60
@@ -81,13 +84,15 @@ def test_the_classifier_adds_what_the_checks_miss(report: dict[str, Any]) -> Non
 def test_the_text_shows_tables_histogram_and_the_worst(run: Run, folder: Path) -> None:
     status, out, _ = run(folder / "ham", folder / "spam", "--untrained", "--worst", 2)
     assert status == 0
-    assert "60 good messages and 80 spam, in " in out
+    assert re.search(r"^60 good messages in \d+ campaigns, 80 spam in \d+ campaigns$", out, re.MULTILINE)
+    assert f"weights and thresholds: {folder}/am.ini\n" in out
     assert re.search(r"^tag +2 +20 +60 +0 +60 +25\.0% +0\.00%$", out, re.MULTILINE)
     assert re.search(r"^catches 25\.0% at 0\.1% false positives, over a score of \d", out, re.MULTILINE)
-    assert re.search(r"^subject_capitals +0 +20 +\+3\.\d$", out, re.MULTILINE)
+    assert re.search(r"^subject_capitals +\+2 +0 +20 +\+3\.\d$", out, re.MULTILINE)
     assert "Spam with the lowest score\n" in out
     assert "Trained" not in out
-    assert len(re.findall(r"^ +-?\d+\.\d\d  <", out, re.MULTILINE)) == 4
+    assert len(re.findall(r"^ +-?\d+\.\d\d  \S", out, re.MULTILINE)) == 4
+    assert len(re.findall(rf"^ +{folder}/(?:ham|spam)/\d+\.eml$", out, re.MULTILINE)) == 4
 
 
 def test_only_trained(run: Run, folder: Path) -> None:
@@ -95,6 +100,73 @@ def test_only_trained(run: Run, folder: Path) -> None:
     assert status == 0
     assert "Trained, by campaign in 3 folds" in out
     assert "Untrained" not in out
+
+
+def test_both_tell_of_a_symbol_once(run: Run, folder: Path) -> None:
+    _, out, _ = run(folder / "ham", folder / "spam", "--worst", 0)
+    assert len(re.findall(r"^subject_capitals ", out, re.MULTILINE)) == 1
+    assert len(re.findall(r"^bayes_spam ", out, re.MULTILINE)) == 1
+
+
+def test_a_classifier_that_is_off_is_not_asked(run: Run, folder: Path) -> None:
+    text = (folder / "am.ini").read_text().replace("[classifier]\n", "[classifier]\nenabled = no\n")
+    (folder / "am.ini").write_text(text)
+    assert "Trained" not in run(folder / "ham", folder / "spam")[1]
+    assert "Trained" in run(folder / "ham", folder / "spam", "--trained")[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        pytest.param(
+            "minimum_ham = 200", "The classifier says nothing where it has learned as little as ", id="silent"
+        ),
+        pytest.param(
+            "enough_ham = 400", r"Having learned as little as \d+ ham and \d+ spam, it has \d+% of its", id="weak"
+        ),
+    ],
+)
+def test_what_keeps_the_classifier_back_is_told(run: Run, folder: Path, options: str, words: str) -> None:
+    name = options.partition(" ")[0]
+    text = re.sub(rf"(?m)^{name} = .*$", options, (folder / "am.ini").read_text())
+    (folder / "am.ini").write_text(text)
+    assert re.search(rf"(?m)^{words}", run(folder / "ham", folder / "spam", "--trained")[1])
+
+
+def test_copies_and_what_is_in_both_sources_are_left_out(run: Run, folder: Path) -> None:
+    (folder / "ham" / "copy.eml").write_bytes((folder / "ham" / "1.eml").read_bytes())
+    for name in ("again.eml", "more.eml"):
+        (folder / "spam" / name).write_bytes((folder / "ham" / "2.eml").read_bytes())
+    status, out, _ = run(folder / "ham", folder / "spam", "--untrained", "--json")
+    found = json.loads(out)
+    assert status == 0
+    assert (found["ham"], found["spam"], found["copies"]) == (59, 80, 1)
+    assert found["in_both"] == [f"{folder}/spam/more.eml"]
+    _, out, _ = run(folder / "ham", folder / "spam", "--untrained")
+    assert f"left out: 1 message found in both sources: {folder}/spam/more.eml\n" in out
+    assert "left out: 1 message found once more\n" in out
+
+
+def test_the_same_source_twice(run: Run, folder: Path) -> None:
+    status, out, err = run(folder / "ham", folder / "ham")
+    assert (status, out, err) == (65, "", "authmilter evaluate: there is no message that is not in both sources\n")
+
+
+def test_what_is_refused_whatever_its_score_stands_apart(run: Run, folder: Path) -> None:
+    (folder / "am.ini").write_text("[scores]\nsubject_capitals = reject\nhtml_only = 1000\n")
+    (folder / "spam" / "huge.eml").write_bytes(
+        b"From: a@example.org\nSubject: hi\nMIME-Version: 1.0\nContent-Type: text/html\n\n<html><body><p>hello there</p></body></html>\n"
+    )
+    status, out, _ = run(folder / "ham", folder / "spam", "--untrained", "--json")
+    rows = json.loads(out)["modes"]["untrained"]["histogram"]
+    assert status == 0
+    assert rows[-1] == {"from": None, "ham": 0, "spam": 20}
+    assert len(rows) <= 42
+    assert rows[-2]["from"] == 1000
+    assert sum(row["spam"] for row in rows) == 81
+    _, out, _ = run(folder / "ham", folder / "spam", "--untrained", "--worst", 100)
+    assert re.search(r"^refused +0 +20  #", out, re.MULTILINE)
+    assert "subject_capitals reject" in out
 
 
 def test_plots(run: Run, folder: Path) -> None:

@@ -25,6 +25,8 @@ PATTERNS = [
     ("127.000.00.02", "127.0.0.2", "_2"),
     ("[127].0.0.2", "127.0.0.2", "_2"),
     ("127.[0..255].255.2", "127.[0..255].255.2", "_x_255_2"),
+    ("127.0.0.[&8]", "127.0.0.[&8]", "_bit8"),
+    ("127.0.0.[&128]", "127.0.0.[&128]", "_bit128"),
 ]
 
 
@@ -50,6 +52,9 @@ REFUSED = [
     ("127.0.0.[11..2]", "no number or range in 0..255"),
     ("127.0.0.[2..]", "no number or range in 0..255"),
     ("127.0.0.[;]", "no number or range in 0..255"),
+    ("127.0.0.[&3]", "which is none of"),
+    ("127.0.0.[&256]", "which is none of"),
+    ("127.0.0.&8", "is not an answer such as"),
     ("127.0.0.[]", "is not an answer such as"),
     ("127.0.0.[2", "is not an answer such as"),
     ("127.0.0.٢", "is not an answer such as"),
@@ -84,7 +89,11 @@ def test_what_is_written_reads_back(second: frozenset[int], third: frozenset[int
     if pattern.second == pattern.third == {255}:
         return
     assert parse_pattern(str(pattern)) == pattern
-    assert set(pattern.suffix) <= set("_tox0123456789r")
+    assert set(pattern.suffix) <= set("_toxbi0123456789r")
+
+
+def test_a_bit_stands_for_all_numbers_that_have_it() -> None:
+    assert parse_pattern("127.0.0.[&64]").fourth == {number for number in range(256) if number & 64}
 
 
 def test_different_answers_have_different_symbols() -> None:

@@ -12,6 +12,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def accepting(port: int) -> bool:
+    """Does somebody listen on that TCP port of 127.0.0.1?"""
+    try:
+        with socket.create_connection(("127.0.0.1", port), 1):
+            return True
+    except OSError:
+        return False
+
+
 def wait_until(condition: Callable[[], object], timeout: float, what: str) -> None:
     """Return as soon as `condition` is true; AssertionError that names `what` after `timeout` seconds."""
     end = time.monotonic() + timeout
