@@ -143,10 +143,10 @@ class _Reader:
         full_name = f"{path}{name}"[-MAX_NAME:]
         head = b"" if encrypted else beginning(_HEAD)
         kind = file_type(head) if head else ""
-        content = beginning(_MAX_CONTENT) if kind in _LOOKED_INTO and len(head) == _HEAD else head
-        self.members.append(Member(full_name, kind, encrypted, content))
         if kind == "office-zip" and not OFFICE.intersection(extensions(name)[:1]):
             kind = "zip"  # made to look like a document, which nobody opens as one
+        content = beginning(_MAX_CONTENT) if kind in _LOOKED_INTO and len(head) == _HEAD else head
+        self.members.append(Member(full_name, kind, encrypted, content))
         if kind in _WITHIN:
             if depth + 1 >= MAX_DEPTH:
                 self.cut = self.cut or f"archives {MAX_DEPTH} deep"

@@ -1,8 +1,64 @@
 """Weights of symbols as they were fitted to mail that is known to be good or spam.
 
-Written by ``python -m tests.bench.fit_scores``, which also says how; not to be edited by hand.
+Written by ``python -m tests.bench.fit_scores --write``, which also says how; not to be edited by hand.
+Fitted to 13,365 messages.
 """
 
 from collections.abc import Mapping
 
-FITTED: Mapping[str, float] = {}
+FITTED: Mapping[str, float] = {
+    "author_domain_digits": 0.6,
+    "author_local_digits": 0,
+    "author_unspeakable": 0,
+    "bulk_no_unsubscribe": 0.2,
+    "date_future": 1.55,
+    "envelope_differs": 0,
+    "forged_mailer": 0.7,
+    "forged_outlook": 0.6,
+    "from_capitals": 0.85,
+    "from_display_address": 1.85,
+    "from_display_domain": 0,
+    "from_encoded": 0.7,
+    "header_8bit": 1.15,
+    "html_base": 0.2,
+    "html_differs": 1.35,
+    "html_form": 0,
+    "html_only_base64": 1.1,
+    "html_script": 0.45,
+    "link_cheap": 0.9,
+    "link_differs": 0.65,
+    "link_hidden": 0.85,
+    "link_hosting": 2,
+    "link_hyphens": 1.05,
+    "link_long_host": 1.55,
+    "link_redirector": 1.55,
+    "link_user": 2.05,
+    "list_header_repeated": 0.6,
+    "message_id_malformed": 1.55,
+    "message_id_missing": 1.4,
+    "mime_encoded_multipart": 1.05,
+    "mime_encoding_unknown": 0.55,
+    "mime_end_absent": 0.35,
+    "one_click_malformed": 0.6,
+    "priority_high": 0.75,
+    "reply_to_differs": 0.4,
+    "reply_to_free": 1.15,
+    "reply_without_references": 0.1,
+    "sender_differs": 0.55,
+    "subject_capitals": 0.9,
+    "subject_encoded": 0.65,
+    "subject_exclaimed": 0.2,
+    "subject_missing": 0.55,
+    "subject_offer": 0.95,
+    "subject_padded": 1.6,
+    "subject_recipient": 1,
+    "text_capitals": 0.95,
+    "text_empty": 0.55,
+    "text_empty_lines": 0.5,
+    "text_large_sum": 0.55,
+    "text_toll_free": 0.4,
+    "to_malformed": 0.4,
+    "to_missing": 0,
+    "undisclosed_recipients": 0.65,
+    "unsubscribe_malformed": 2.1,
+}

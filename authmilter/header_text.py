@@ -84,7 +84,8 @@ def _display_name(message: Message) -> str:
     if mailboxes:
         before, _, after = raw.rpartition(bytes(mailboxes[0]))
         raw = before.rstrip(b"< \t") + after.lstrip(b"> \t")
-    return shown(raw.replace(b'"', b"")).strip(" '\\()")
+    # Readers are shown runs of blanks as one, and could else be shown what stands behind them, where no check looks.
+    return " ".join(shown(raw.replace(b'"', b"")).split()).strip(" '\\()")
 
 
 def reply_to(message: Message) -> Author:

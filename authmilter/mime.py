@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from authmilter.html_text import Html, read_html
+from authmilter.html_text import MAX_HTML, Html, read_html
 from authmilter.mime_fields import (
     MAX_FIELDS,
     MAX_HEADER,
@@ -32,6 +32,7 @@ MAX_PARTS = 500
 MAX_DEPTH = 30
 MAX_DECODED = 32 * 1024 * 1024  # octets of all parts together
 MAX_TEXT = 4 * 1024 * 1024  # octets of one part that become text
+MAX_MARKUP = 4 * 1024 * 1024  # characters of all parts together that are read as HTML
 MAX_SEARCHED = 40  # times the size of the body
 MAX_READINGS = 3  # of one field
 
@@ -203,15 +204,11 @@ class Part:
     def html(self) -> Html | None:
         """What the content says as HTML; None if it is none."""
         if self._html is None and self.content_type.value in ("text/html", "application/xhtml+xml"):
-            self._html = read_html(self._characters())  # to which white space is all the same
+            self._html = read_html(self._mime.take_markup(self._characters()))  # line ends are blanks to it
         return self._html
 
     def _characters(self) -> str:
-        data = self.data
-        if len(data) > MAX_TEXT:
-            self._mime.add("limits", "text")
-            data = data[:MAX_TEXT]
-        return decode(data, self.charset)
+        return decode(self.data[:MAX_TEXT], self.charset)
 
     def _decoded(self) -> bytes:
         room = self._mime.room
@@ -238,6 +235,7 @@ class Mime:
     def __init__(self, message: Message) -> None:
         self.parts: list[Part] = []
         self.room = MAX_DECODED
+        self._markup = MAX_MARKUP
         self.body = message.body
         self._body_cut = message.body_cut
         self._oddities: dict[str, Oddity] = {}
@@ -265,6 +263,14 @@ class Mime:
             data = data[: self.room]
         self.room -= len(data)
         return data
+
+    def take_markup(self, text: str) -> str:
+        """`text` as far as there is time for it."""
+        if len(text) > self._markup:
+            self.add("limits", "HTML")
+            text = text[: self._markup]
+        self._markup -= min(len(text), MAX_HTML)
+        return text
 
     # -------------------------------------------------------------------------------------------- the walk
 
@@ -441,7 +447,7 @@ class Mime:
                 # The line end before a delimiter belongs to that (RFC 2046 section 5.1.1).
                 limit -= 2 if source[limit - 2 : limit] == b"\r\n" else 1
             self._section(source, delimiter.end, max(limit, delimiter.end), part, alternative or closed, default)
-        if not closed and not self.is_cut(source, end):
+        if not closed and not self.is_cut(source, end) and len(delimiters) < MAX_PARTS:
             self.add("end_absent", part.content_type.value)
 
     def _section(

@@ -78,7 +78,7 @@ def _read_5(data: bytes) -> Directory:
         if kind == _ENCRYPTION:
             return Directory(tuple(files), encrypted=True)
         if kind == _END or not length:
-            return Directory(tuple(files))
+            return Directory(tuple(files), cut="" if length else "damaged")
         if kind == _FILE:
             file_flags, unpacked, _attributes = fields.number(), fields.number(), fields.number()
             fields.at += (4 if file_flags & 2 else 0) + (4 if file_flags & 4 else 0)  # time and check sum

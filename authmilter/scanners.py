@@ -10,6 +10,7 @@ Each question has a connection of its own: to open one costs some 0.1 ms, and wh
 
 import asyncio
 import json
+import logging
 import os
 import re
 import socket
@@ -25,6 +26,8 @@ from authmilter.config.endpoint import SocketAddress, parse_socket, web_url
 from authmilter.config.option import shown
 from authmilter.errors import ScanError
 from authmilter.model import Message, Transaction
+
+log = logging.getLogger("authmilter.scanners")
 
 T = TypeVar("T")
 Read = Callable[[bytes], T]  # raises ScanError where the answer is none
@@ -107,6 +110,8 @@ class _Server:
             self.failures += 1
             self.rests = now() + REST
             raise
+        if self.failures:
+            log.info("%s answers again", self.address)
         self.failures = 0
         return answer
 
@@ -161,6 +166,8 @@ class Servers:
                 problem = str(error)
                 too_large += isinstance(error, TooLargeError)
             problems.append(f"{server.address}: {problem}")
+            if server.failures == 1 or too_large:  # not once for every message
+                log.warning("%s", problems[-1])
         raise (TooLargeError if too_large == len(servers) else ScanError)("; ".join(problems))
 
 

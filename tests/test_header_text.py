@@ -65,6 +65,7 @@ def test_a_long_field_is_cut() -> None:
         ('"bob@example.net" <alice@example.org>', "bob@example.net"),
         ('"alice@example.org" <alice@example.org>', "alice@example.org"),
         ("Alice", "Alice"),
+        ('"  Alice \t A.  " <alice@example.org>', "Alice A."),
         ("", ""),
     ],
 )

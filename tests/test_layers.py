@@ -29,6 +29,7 @@ CORE = [
     "header_text",
     "urls",
     "public_suffixes",
+    "coin_addresses",
     "confusables",
     "filetype",
     "sevenzip",

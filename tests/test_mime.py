@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from authmilter.cli.check_message import split
-from authmilter.mime import MAX_DECODED, MAX_DEPTH, MAX_PARTS, ODDITIES, Mime, Part, mime, parts
+from authmilter.mime import MAX_DECODED, MAX_DEPTH, MAX_MARKUP, MAX_PARTS, MAX_TEXT, ODDITIES, Mime, Part, mime, parts
 from authmilter.mime_fields import MAX_VALUE, boundaries, decode, decode_words, described, file_names, without_comments
 from authmilter.model import HeaderField, Message
 from tests.shared import shared
@@ -548,6 +548,27 @@ def test_work_grows_no_faster_than_the_input(name: str) -> None:
         if taken < TIME_GROWTH:
             return
     raise AssertionError(f"{taken:.1f} times as long for four times the input")
+
+
+def test_more_parts_than_are_looked_at_have_an_end_all_the_same() -> None:
+    body = b"--a\r\n\r\nx\r\n" * (MAX_PARTS + 1) + b"--a--\r\n"
+    taken = read_all(Message((HeaderField(b"Content-Type", b" multipart/mixed; boundary=a"),), body=body))
+    assert {oddity.name for oddity in taken.oddities} == {"limits"}
+
+
+def test_a_long_text_is_cut_and_nothing_odd() -> None:
+    taken = read_all(Message((HeaderField(b"Content-Type", b" text/csv"),), body=b"a,b\r\n" * (MAX_TEXT // 4)))
+    assert taken.oddities == ()
+    assert MAX_TEXT // 2 < len(taken.parts[0].text) <= MAX_TEXT
+
+
+def test_html_is_read_up_to_a_limit_of_all_parts() -> None:
+    page = b"--a\r\nContent-Type: text/html\r\n\r\n" + b"<p>x " * 50_000 + b"\r\n"
+    taken = read_all(
+        Message((HeaderField(b"Content-Type", b" multipart/mixed; boundary=a"),), body=page * 40 + b"--a--\r\n")
+    )
+    assert sum(part.html.tags for part in taken.parts if part.html) == pytest.approx(MAX_MARKUP / 5, abs=50)
+    assert {oddity.name for oddity in taken.oddities} == {"limits"}
 
 
 def test_base64_that_there_is_no_room_for_is_not_called_cut(monkeypatch: pytest.MonkeyPatch) -> None:

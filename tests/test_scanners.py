@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import os
+import re
 import socket
 import tarfile
 import time
@@ -581,6 +582,26 @@ async def test_a_server_that_hangs_holds_nobody_up_for_long(monkeypatch: pytest.
         assert min(took[:GIVEN_UP]) >= 0.3 > 0.25 > took[-1]
         up = True
         assert await servers.ask(REQUEST, text, 4096, 0.3) == "yes"
+
+
+async def test_that_a_server_fails_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    up = False
+
+    async def sometimes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await (answers if up else closes)(reader, writer)
+
+    caplog.set_level("INFO", "authmilter.scanners")
+    async with serving(sometimes) as server:
+        servers = Servers(addresses(server))
+        for _ in range(5):
+            with pytest.raises(ScanError):
+                await servers.ask(REQUEST, text, 4096, 5)
+        up = True
+        for _ in range(2):
+            await servers.ask(REQUEST, text, 4096, 5)
+    failed, again = caplog.messages
+    assert re.fullmatch(rf"{re.escape(server.socket)}: (answers nothing|Connection reset by peer)", failed)
+    assert again == f"{server.socket} answers again"
 
 
 async def test_he_who_goes_away_says_nothing_about_the_server() -> None:

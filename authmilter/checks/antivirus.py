@@ -1,6 +1,7 @@
 """Malware, as clamd finds it, in mail that comes and in mail that goes."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +27,8 @@ from authmilter.scanners import (
     traced_header_section,
 )
 from authmilter.verdict import Action
+
+log = logging.getLogger("authmilter.checks.antivirus")
 
 _MOST = 2**31  # octets that INSTREAM could tell of in one chunk, and more than is ever kept
 
@@ -181,10 +184,13 @@ async def _scan(tx: Transaction, tools: Tools, prefix: str) -> AsyncIterator[Fin
             refused = str(error)
             continue
         if name and not name.startswith(tuple(options.suspicious)):
+            # The line about the message has the name only where it is refused.
+            log.info("queue ID %s: clamd found %s", tx.queue_id, name)
             yield Finding(f"{prefix}antivirus_found", name)
             return
         suspicious = suspicious or name
     if suspicious:
+        log.info("queue ID %s: clamd found %s", tx.queue_id, suspicious)
         yield Finding(f"{prefix}antivirus_suspicious", suspicious)
     if message.out_of_room:
         raise ScanError(f"scanned up to {size(message)} octets: too many bodies are kept at once for more")

@@ -30,11 +30,11 @@ _WORD = re.compile(r"[a-z0-9]+")
 _LURES = frozenset(
     (
         "access", "account", "accounts", "alert", "alerts", "app", "auth", "bank", "billing", "center", "centre", "client",
-        "cloud", "confirm", "customer", "delivery", "direct", "email", "group", "help", "helpdesk", "home", "id", "info", "invoice",
-        "login", "logon", "mail", "mailer", "message", "my", "net", "news", "notice", "notification", "notify", "office", "online",
+        "cloud", "confirm", "customer", "delivery", "direct", "email", "help", "helpdesk", "home", "id", "info", "invoice",
+        "login", "logon", "mail", "mailer", "message", "my", "news", "notice", "notification", "notify", "office", "online",
         "page", "pay", "payment", "portal", "post", "reward", "rewards", "secure", "secured", "security", "service", "services",
-        "shop", "sign", "signin", "site", "store", "support", "team", "the", "track", "tracking", "update", "updates", "user",
-        "users", "verify", "web", "webmail", "www",
+        "shop", "sign", "signin", "site", "store", "support", "team", "the", "track", "tracking", "update", "updates",
+        "verify", "web", "webmail", "www",
     )
 )  # fmt: skip
 
@@ -47,9 +47,9 @@ class Brands:
     the same, as examp1e.org for example.org or a Cyrillic letter for a Latin one; one that is misspelt by a letter; one that
     has the name as a part, as example-support.net or example.org.login.test.  Of the domains listed here, the name in front of
     the top-level domain is also looked for in the display name of From, so do not list one that is an everyday word or
-    somebody's name; and links are looked at: one that says that it leads there and does not, and one to a domain that looks like
-    one that is listed here or in local_domains.  What a guarded domain itself sends, as DMARC confirms, is left alone.  There
-    is no list by default: from which domains a company writes is for you to know.
+    somebody's name; and links are looked at: one that says that it leads there and does not, one to a host with that name in it,
+    and one to a domain that looks like one that is listed here or in local_domains.  What looks like a domain in mail that
+    this domain itself sent, as DMARC confirms, is left alone.  There is no list by default: from which domains a company writes is for you to know.
     """
 
     domains: Names = option(
@@ -184,8 +184,9 @@ def _differ_once(one: str, other: str) -> bool:
         "lookalike_domain": 2.0,
         "lookalike_typo": 1.0,
         "lookalike_name": 0.3,
-        "lookalike_link": 1.0,
-        "brand_in_name": 1.0,
+        "lookalike_link": 1.5,
+        "brand_in_name": 1.5,
+        "brand_in_link": 0.5,
         "brand_link": 1.0,
         "disguised_domain": 1.5,
     },
@@ -210,10 +211,8 @@ def brands(tx: Transaction, tools: Tools) -> Iterator[Finding]:
             yield Finding("disguised_domain", domain)
     guarded = _guarded(tools)
     recipients = {path.domain: None for path in tx.envelope.forward_paths[:_MOST_RECIPIENTS] if path.domain}
-    # What we or a brand wrote ourselves may name others that look so: who sends it for us, who answers for us.
-    passed = [site(one.identifier) for one in tx.results_of("dmarc") if one.result is Result.PASS]
-    if any(one in guarded.sites or one in map(site, recipients) for one in passed):
-        return
+    # What comes from a guarded domain may have others in it that look so: who sends it, who answers for it.
+    passed = {site(one.identifier) for one in tx.results_of("dmarc") if one.result is Result.PASS}
     exempt = tools.options.exempt
     for domain in domains:
         symbol, other = guarded.likeness(domain) if guarded.names else ("", "")
@@ -222,12 +221,12 @@ def brands(tx: Transaction, tools: Tools) -> Iterator[Finding]:
                 symbol, other = _recipient(recipient).likeness(domain)
                 if symbol == "lookalike_name":
                     symbol = ""  # whose names are fit for it is for the administrator to say
-        if symbol and not names_contain(exempt, domain):
+        if symbol and site(other) not in passed and not names_contain(exempt, domain):
             yield Finding(symbol, f"{domain} looks like {other}")
     if guarded.brands:
         yield from _brand_in_name(tx, guarded, exempt)
     if guarded.names:
-        yield from _of_links(tx, guarded, exempt)
+        yield from _of_links(tx, guarded, passed, exempt)
 
 
 def _brand_in_name(tx: Transaction, guarded: _Guarded, exempt: Names) -> Iterator[Finding]:
@@ -243,22 +242,32 @@ def _brand_in_name(tx: Transaction, guarded: _Guarded, exempt: Names) -> Iterato
             return
 
 
-def _of_links(tx: Transaction, guarded: _Guarded, exempt: Names) -> Iterator[Finding]:
+def _of_links(tx: Transaction, guarded: _Guarded, passed: set[str], exempt: Names) -> Iterator[Finding]:
     """Links to what looks like a guarded domain, and links that say that they lead to a brand's."""
     hosts: dict[str, None] = {}
-    named = ""
+    found: dict[str, str] = {}
     for target in targets(tx.message):
         if target.is_clicked:
             hosts.update((one.host, None) for one in (target.url, *target.inner) if one.host and one.address is None)
-            if guarded.brands and not named and (said := feigned(target)) and site(said) in guarded.sites:
+            if (
+                guarded.brands
+                and "brand_link" not in found
+                and (said := feigned(target))
+                and site(said) in guarded.sites
+            ):
                 brand = guarded.brands.get(_name(site(said)))
                 # From one domain of a brand to another of it is no feint.
-                if brand is not None and brand.isdisjoint(site(one.host) for one in (target.url, *target.inner)):
-                    named = f"{said} leads to {target.url.host}"
-    if named:
-        yield Finding("brand_link", named)
+                if brand is not None and brand.isdisjoint(
+                    (*passed, *(site(one.host) for one in (target.url, *target.inner)))
+                ):
+                    found["brand_link"] = f"{said} leads to {target.url.host}"
     for host in islice(hosts, _MOST_LINKS):
         symbol, other = guarded.likeness(host)
-        if symbol and not names_contain(exempt, host):
-            yield Finding("lookalike_link", f"{host} looks like {other}")
-            return
+        if not symbol or site(other) in passed or names_contain(exempt, host):
+            continue
+        if symbol != "lookalike_name":
+            found.setdefault("lookalike_link", f"{host} looks like {other}")
+        elif _name(other) in guarded.brands:  # ours is found in names at many a service that we use
+            found.setdefault("brand_in_link", f"{host} looks like {other}")
+    for symbol, detail in found.items():
+        yield Finding(symbol, detail)

@@ -30,6 +30,17 @@ _PRECEDENCE = (b"bulk", b"junk")
         "one_click_malformed": 0.5,
         "priority_high": 0.5,
     },
+    meanings={
+        "bulk_no_unsubscribe": (
+            "A field such as Feedback-ID or Precedence: bulk shows mail to many, and it has no List-Unsubscribe; "
+            "a third of it where it has one without the way by one click of RFC 8058.  Not for lists."
+        ),
+        "unsubscribe_malformed": (
+            "List-Unsubscribe has no URI in angle brackets; a quarter of it where only the brackets are missing."
+        ),
+        "one_click_malformed": "List-Unsubscribe-Post is wrong, or List-Unsubscribe has no way by HTTPS beside it.",
+        "priority_high": "X-Priority is 1 or 2, or Importance is high.",
+    },
 )
 def bulk_mail(tx: Transaction, tools: Tools) -> Iterator[Finding]:  # noqa: ARG001
     """Mail to many without List-Unsubscribe or with a useless one (RFC 2369, RFC 8058), or marked as urgent.

@@ -46,7 +46,7 @@ class Classifier:
     else speaks against; they never reject one.
 
     A mail server may have each message learned that a user moves into his junk folder or out of it: `authmilter learn
-    --later spam -` keeps it within milliseconds, and the daemon trains from it within a minute or `train_every`, in a
+    --later spam -` keeps it within half a second, and the daemon trains from it within a minute or `train_every`, in a
     process of low priority.  It must run as root or as the daemon's user.  Or have it read whole folders each night: what
     it knows costs it next to nothing.
 

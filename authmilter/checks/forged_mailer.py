@@ -31,7 +31,17 @@ _APPLE = (b"Apple Mail", b"iPhone Mail", b"iPad Mail")
 _GOOGLE_FIELDS = (b"x-gm-message-state", b"x-google-dkim-signature", b"x-google-smtp-source")
 
 
-@check(Stage.EOM, scores={"forged_outlook": 1.0, "forged_mailer": 0.8})
+@check(
+    Stage.EOM,
+    scores={"forged_outlook": 1.0, "forged_mailer": 0.8},
+    meanings={
+        "forged_outlook": "It claims to be of Outlook, and lacks what Outlook writes.",
+        "forged_mailer": (
+            "It claims to be of Thunderbird, Apple Mail or Gmail, or has a boundary as Outlook writes it, and "
+            "does not fit."
+        ),
+    },
+)
 def forged_mailer(tx: Transaction, tools: Tools) -> Iterator[Finding]:  # noqa: ARG001
     """The message says that Outlook, Thunderbird, Apple Mail or Gmail wrote it, and does not look like it.
 

@@ -16,7 +16,7 @@ _ADDRESS = re.compile(r"@([a-z0-9][a-z0-9-]{0,62}(?:\.[a-z0-9-]{1,63})++)")
 _DOMAIN = re.compile(r"(?<![a-z0-9@.-])((?:[a-z0-9-]{1,63}\.){1,5}[a-z][a-z0-9-]{1,62})(?![a-z0-9@.-])")
 # A domain of others without an address is one by the endings that people know; further ones are found in abbreviations.
 _KNOWN = re.compile(r".*\.(?:com|net|org|info|biz|edu|gov|de|fr|it|es|nl|br|uk|us|eu|jp|in|io)")
-_LONGEST = 500  # characters of a name that are looked at
+_LONGEST = 500  # characters of a name that are looked at, after those that nobody sees are left out
 _MOST = 50  # addresses, and domains, in it that are
 _MOST_RECIPIENTS = 5  # whose domains are taken for ours
 _CAPITALS = 6  # letters from which on a name in capitals is no abbreviation
@@ -41,13 +41,27 @@ _BY_FORM = 0.4
         "author_local_digits": 0.3,
         "author_unspeakable": 0.3,
     },
+    meanings={
+        "from_display_local": (
+            "The name in From holds an address or domain of [identity] local_domains or of a recipient."
+        ),
+        "from_display_address": "It holds an address of another domain than the author's.",
+        "from_display_domain": "It holds the name of another domain under a well-known top-level domain.",
+        "from_display_repeats": "It holds an address of the author's own domain.",
+        "from_encoded": "It is in base64 although it is all ASCII.",
+        "from_capitals": "It is in capitals.",
+        "author_domain_digits": "The author's domain has three digits in a row.",
+        "author_local_digits": "The author's local-part has four digits in a row.",
+        "author_unspeakable": "The author's local-part has six consonants in a row.",
+    },
 )
 def from_display(tx: Transaction, tools: Tools) -> Iterator[Finding]:
     """The name in From holds another's address or domain, capitals or needless base64, or the address looks made up.
 
-    Above all an address or domain of ours: of [identity] local_domains, or of a recipient.  Lists that write themselves
-    into From, as in ``"bob@example.net via Talk" <talk@lists.test>``, and forms on web sites, where answers go to the
-    address that is shown, have a share of the weight.
+    Above all an address or domain of ours: of [identity] local_domains, or of a recipient (from_display_local).  Lists that
+    write themselves into From, as in ``"bob@example.net via Talk" <talk@lists.test>``, and forms on web sites, where answers
+    go to the address that is shown, have a share of the weight.  from_display_repeats is the author's own domain in his name;
+    an address looks made up that has four digits in a row, or six consonants, or three digits in its domain.
     """
     message = tx.message
     mailboxes = author(message).mailboxes
@@ -67,14 +81,12 @@ def from_display(tx: Transaction, tools: Tools) -> Iterator[Finding]:
     name = display_name(message)
     if not name:
         return
-    if len(name) > _LONGEST:
-        name = name[:_LONGEST]
     if has_needless_base64(message, b"from", name):
         yield Finding("from_encoded")
     if name.isupper() and sum(map(str.isalpha, name)) >= _CAPITALS:
         yield Finding("from_capitals", name[:60])
     if "." in name or not name.isascii():
-        yield from _domains(tx, tools, plain(name))
+        yield from _domains(tx, tools, plain(name)[:_LONGEST])
 
 
 def _domains(tx: Transaction, tools: Tools, name: str) -> Iterator[Finding]:

@@ -80,6 +80,13 @@ def read_date(raw: bytes) -> Written | None:
 @check(
     Stage.EOM,
     scores={"date_missing": 0.5, "date_malformed": 1.5, "date_future": 1.5, "date_past": 0.2, "date_zone": 2.5},
+    meanings={
+        "date_missing": "There is no Date, or an empty one.",
+        "date_malformed": "Date can't be read; half of it where only the zone is missing.",
+        "date_future": "Date is over two hours ahead of our clock; half of it up to twelve hours.",
+        "date_past": "Date is over a week old.",
+        "date_zone": "The zone of Date is none on Earth, such as -1700 or +0007.",
+    },
 )
 def header_dates(tx: Transaction, tools: Tools) -> Iterator[Finding]:
     """Date is missing, malformed, in no zone on Earth, over a week old, or over two hours ahead of our clock.

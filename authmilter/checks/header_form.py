@@ -38,6 +38,22 @@ _SHOWN = (b"from", b"to", b"subject", b"reply-to")  # to the reader
         "header_malformed": 0.5,
         "header_8bit": 0.8,
     },
+    meanings={
+        "message_id_missing": "There is no Message-ID.",
+        "message_id_malformed": "Message-ID is not of the form <LEFT@RIGHT>.",
+        "to_missing": "There is neither To nor Cc.",
+        "to_malformed": "To holds neither an address nor a group, and there is no Cc.",
+        "undisclosed_recipients": "To is a group without members, such as undisclosed-recipients:;.",
+        "subject_missing": "There is no Subject, or an empty one.",
+        "header_repeated": (
+            "A field is there twice that may be there once; a quarter of it where all copies are the same."
+        ),
+        "list_header_repeated": "The same for List-Id, List-Unsubscribe and Feedback-ID.",
+        "header_malformed": "The name of a field has characters that none may have.",
+        "header_8bit": (
+            "From, To, Subject or Reply-To have octets beyond ASCII, and not as UTF-8 for which SMTPUTF8 asked."
+        ),
+    },
 )
 def header_form(tx: Transaction, tools: Tools) -> Iterator[Finding]:  # noqa: ARG001
     """Fields that RFC 5322 asks for are missing, repeated or malformed, or have octets beyond ASCII.

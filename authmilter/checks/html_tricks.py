@@ -84,6 +84,10 @@ def _look_at(html: Html, found: dict[str, str]) -> None:
         # Invisible characters and punctuation fill up the line in the list of messages, and are not written to be read.
         words = [word for word in html.hidden[:_LONGEST_HTML].split() if word[0].isalnum()]
         if len(words) > _HIDDEN_WORDS:
+            # What is written twice, for large screens and for small ones, hides nothing.
+            shown = set(html.text[:_LONGEST_HTML].split())
+            words = [word for word in words if word not in shown]
+        if len(words) > _HIDDEN_WORDS:
             found.setdefault("html_hidden_text", html.hidden[:60])
             if sum(map(len, words)) + len(words) > len(html.text):
                 found.setdefault("html_hidden_more", f"{len(words)} words hidden, {len(html.text)} characters shown")

@@ -16,7 +16,18 @@ _BY = re.compile(rb"[ \t]by[ \t]++([a-z0-9._-]{1,253}+)")
 _DECIDED = (Result.PASS, Result.FAIL, Result.TEMPERROR)
 
 
-@check(Stage.EOM, scores={"author_is_local": 1.0, "message_id_is_local": 1.0, "received_is_local": 1.0})
+@check(
+    Stage.EOM,
+    scores={"author_is_local": 1.0, "message_id_is_local": 1.0, "received_is_local": 1.0},
+    meanings={
+        "author_is_local": (
+            "From is of [identity] local_domains or of the domain of a recipient; neither SPF nor DKIM passes for"
+            " it, and DMARC has no policy for it; less for lists."
+        ),
+        "message_id_is_local": "Message-ID is of [identity] local_domains, and From is not; less for lists.",
+        "received_is_local": "The newest Received says that this server wrote it, which gives its own only afterwards.",
+    },
+)
 def in_our_name(tx: Transaction, tools: Tools) -> Iterator[Finding]:
     """From is of ours without SPF, DKIM or DMARC to back it, or Message-ID or the newest Received is of ours, not From.
 

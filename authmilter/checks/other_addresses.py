@@ -19,6 +19,16 @@ from authmilter.model import Stage, Transaction
         "sender_differs": 0.5,
         "envelope_differs": 0.2,
     },
+    meanings={
+        "reply_to_free": (
+            "Reply-To is of another domain than From, where anybody gets a mailbox for nothing; less for lists, "
+            "and for forms on web sites whose From shows that address."
+        ),
+        "reply_to_differs": "Reply-To is of another domain than From and MAIL FROM; not for lists.",
+        "reply_to_malformed": "Reply-To holds no address.",
+        "sender_differs": "Sender is of another domain than From; not for lists.",
+        "envelope_differs": "MAIL FROM is of another domain than From; not for lists.",
+    },
 )
 def other_addresses(tx: Transaction, tools: Tools) -> Iterator[Finding]:  # noqa: ARG001
     """Reply-To, Sender or MAIL FROM belong to another site than the author, or answers go to a free mailbox.

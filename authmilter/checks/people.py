@@ -16,12 +16,12 @@ from authmilter.header_text import display_name, is_via_list
 from authmilter.model import Mailbox, Stage, Transaction
 from authmilter.networks import names_contain
 
-_LONGEST = 500  # characters of a display name that are looked at
+_LONGEST = 500  # characters of a display name that are looked at, after those that nobody sees are left out
 _MOST_RECIPIENTS = 5  # whose domains are taken for ours
 _WORD = re.compile(r"[^\W\d_]+")
 _SPELT_OUT = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "å": "aa", "ø": "oe", "æ": "ae"})
-# Lists that write themselves into From keep the author's name there.
-_BY_LIST = 0.2
+# What is left where a list wrote itself into From, and kept the author's name there: anybody can pose as one.
+_BY_LIST = 0.5
 
 
 def _person(text: str) -> str:
@@ -40,7 +40,8 @@ class People:
 
     Found is a From whose display name has all words of a name, in any order, with any accents and among any others, and
     whose address is neither of [identity] local_domains, nor of the domain of a recipient, nor listed here.  It is only as
-    good as the names are rare: another jane.doe is found too.
+    good as the names are rare: another jane.doe is found too.  Services that write in somebody's name, as in ``Jane Doe via
+    Example <no-reply@example.com>``, are to be listed under `exempt`; mailing lists have half of the weight.
     """
 
     names: Names = option(
@@ -76,7 +77,7 @@ def _by_word(names: Names) -> dict[str, list[tuple[str, list[frozenset[str]]]]]:
 def people(tx: Transaction, tools: Tools) -> Iterator[Finding]:
     """From has a name of [people], and an address of somebody else."""
     message = tx.message
-    shown = plain(display_name(message)[:_LONGEST])
+    shown = plain(display_name(message))[:_LONGEST]
     written = set(_WORD.findall(shown))
     known = _by_word(tools.options.names)
     for word in written:

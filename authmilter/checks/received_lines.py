@@ -11,7 +11,14 @@ from authmilter.model import Stage, Transaction
 _NAMED_BY_WINDOWS = re.compile(rb"\b(?:DESKTOP|LAPTOP|WIN)-[A-Z0-9]{2,11}")
 
 
-@check(Stage.EOM, scores={"received_missing": 0.3, "received_desktop": 0.2})
+@check(
+    Stage.EOM,
+    scores={"received_missing": 0.3, "received_desktop": 0.2},
+    meanings={
+        "received_missing": "There is no Received: the client itself wrote the message, or hides where it came from.",
+        "received_desktop": "The oldest Received names a machine as Windows does, such as DESKTOP-A1B2C3D.",
+    },
+)
 def received_lines(tx: Transaction, tools: Tools) -> Iterator[Finding]:  # noqa: ARG001
     """No server had the message before the client, or the first got it from a machine that Windows named."""
     positions = tx.message.index.get(b"received")

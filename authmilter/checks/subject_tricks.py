@@ -10,7 +10,6 @@ from authmilter.model import Stage, Transaction
 
 _CAPITALS = 8  # letters from which on a subject in capitals is no abbreviation
 _LONGEST = 1000  # characters that are looked at
-_SHOWN = 60  # of them in the detail of a finding
 _REPLY = re.compile(r"\s*+(?:re|aw|sv|antw|odp|res)(?:\[\d{1,3}\]|\^\d)?\s?:", re.IGNORECASE)
 # A sign of money beside a number, or of per cent behind one.
 _OFFER = re.compile("[$%\u20ac\u00a3](?:(?<=[0-9].)|(?<=[0-9][ \u00a0].)|(?<!%)[ \u00a0]?[0-9])")
@@ -30,6 +29,18 @@ _PADDED = re.compile(r"\S\s{5,}+\S")
         "subject_encoded": 0.6,
         "reply_without_references": 0.2,
     },
+    meanings={
+        "subject_recipient": "Subject holds the address of a recipient.",
+        "subject_capitals": "Subject is in capitals.",
+        "subject_exclaimed": "Subject has exclamation marks; half of it where no two stand together.",
+        "subject_offer": "Subject has a sum of money or a share in per cent.",
+        "subject_gappy": "A word of Subject is s p a c e d.",
+        "subject_padded": "Something stands in Subject behind five blanks or more.",
+        "subject_encoded": "Subject is in base64 although it is all ASCII.",
+        "reply_without_references": (
+            "Subject begins with Re: or its like, and neither References nor In-Reply-To is there."
+        ),
+    },
 )
 def subject_tricks(tx: Transaction, tools: Tools) -> Iterator[Finding]:  # noqa: ARG001
     """Subject is loud, offers sums, holds the recipient's address, is padded or s p a c e d, or answers nothing."""
@@ -38,7 +49,7 @@ def subject_tricks(tx: Transaction, tools: Tools) -> Iterator[Finding]:  # noqa:
     if not subject:
         return
     if subject.isupper() and sum(map(str.isalpha, subject)) >= _CAPITALS:
-        yield Finding("subject_capitals", subject[:_SHOWN])
+        yield Finding("subject_capitals")
     if "!" in subject:
         yield Finding("subject_exclaimed", strength=1.0 if "!!" in subject else 0.5)
     offer = _OFFER.search(subject)
@@ -51,7 +62,7 @@ def subject_tricks(tx: Transaction, tools: Tools) -> Iterator[Finding]:  # noqa:
     if gappy:
         yield Finding("subject_gappy", gappy[0])
     if "     " in subject and _PADDED.search(subject):
-        yield Finding("subject_padded", subject[-_SHOWN:])
+        yield Finding("subject_padded")
     if has_needless_base64(message, b"subject", subject):
         yield Finding("subject_encoded")
     index = message.index

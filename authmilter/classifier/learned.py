@@ -12,7 +12,7 @@ import sys
 import time
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +26,16 @@ PATIENCE = 60.0  # seconds that others who write may take; each of them holds th
 DAY = 86400.0
 _SCHEMA = 2
 _STAMP = VERSION << 8 | _SCHEMA
+
+
+def revision_of(path: Path) -> int | None:
+    """The revision of a file, for who must not change it; None if it can't be told."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as base:
+            revision: int = base.execute("SELECT revision FROM state").fetchone()[0]
+            return revision
+    except (sqlite3.Error, TypeError):
+        return None
 
 
 class Counts(NamedTuple):

@@ -44,6 +44,8 @@ def is_due(path: Path) -> bool:
 
     learned = Learned(kept)
     try:
+        if learned.outdated:
+            log.warning("%s: %d messages were learned by an earlier version: learn them again", kept, learned.outdated)
         return not is_current(path, learned)
     finally:
         learned.close()

@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 FORMATS = ("png", "svg")
 # Colours that people with any colour vision tell apart (Okabe and Ito); modes differ by their lines too, kinds by hatching.
-_MODES = {"untrained": ("#d55e00", "--"), "trained": ("#0072b2", "-")}
+_MODES = {"untrained": ("#d55e00", "--", "white"), "trained": ("#0072b2", "-", "#0072b2")}
 _KINDS = {"ham": ("good mail", "#56b4e9", ""), "spam": ("spam", "#d55e00", "///")}
 _MARKS = {"tag": "o", "quarantine": "s", "reject": "^"}
 
@@ -25,7 +25,7 @@ def draw(folder: Path, modes: Mapping[str, Any]) -> None:
     axes.set_xscale("log")
     axes.set_xlim(least, 1)
     axes.set_ylim(0, 1.02)
-    ticks = [10.0**power for power in range(-6, 1) if 10.0**power > 1.5 * least]
+    ticks = [10.0**power for power in range(-6, 1) if 10.0**power > 2.5 * least]
     axes.set_xticks([least, *ticks], ["none", *(_percent(tick, None) for tick in ticks)])
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.legend(loc="lower right")
@@ -67,7 +67,7 @@ def _roc(axes: Axes, name: str, mode: Mapping[str, Any], least: float) -> None:
     _, hams, spams = mode["curve"][-1]
     xs = [least, *(max(least, ham / hams) for _, ham, _ in mode["curve"])]
     ys = [0.0, *(spam / spams for _, _, spam in mode["curve"])]
-    colour, line = _MODES[name]
+    colour, line, _ = _MODES[name]
     axes.plot(xs, ys, line, color=colour, drawstyle="steps-post", label=f"{name}, area {mode['area']:.4f}")
     for title, row in mode["confusion"].items():
         _mark(axes, max(least, row["false_positives"]), row["catch"], name, title, row["threshold"])
@@ -77,7 +77,7 @@ def _precision(axes: Axes, name: str, mode: Mapping[str, Any]) -> float:
     """Draw it; returns the lowest precision that is worth to be seen: that of half the good mail is what the sources hold."""
     _, hams, spams = mode["curve"][-1]
     points = [(spam / spams, spam / (ham + spam)) for _, ham, spam in mode["curve"] if spam]
-    colour, line = _MODES[name]
+    colour, line, _ = _MODES[name]
     axes.plot(*zip(*points, strict=True), line, color=colour, drawstyle="steps-post", label=name)
     for title, row in mode["confusion"].items():
         if row["precision"] is not None:
@@ -87,7 +87,11 @@ def _precision(axes: Axes, name: str, mode: Mapping[str, Any]) -> float:
 
 def _mark(axes: Axes, x: float, y: float, mode: str, title: str, threshold: float) -> None:
     label = f"{title} {threshold:g}, {mode}"
-    axes.plot(x, y, _MARKS[title], color=_MODES[mode][0], clip_on=False, zorder=3, label=label)
+    colour, _, inside = _MODES[mode]
+    size = 9 if inside == "white" else 6  # where two marks are in one place, both are seen
+    axes.plot(
+        x, y, _MARKS[title], color=colour, markerfacecolor=inside, markersize=size, clip_on=False, zorder=3, label=label
+    )
 
 
 def _histogram(figure: Figure, axes: Axes, mode: Mapping[str, Any]) -> None:

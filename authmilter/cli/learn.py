@@ -58,7 +58,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _switches(parser: argparse.ArgumentParser, default: object) -> None:
-    words = "only keep what was learned, within milliseconds: the daemon trains soon, or the next `authmilter learn`"
+    words = "only keep what was learned: the daemon trains from it soon, or the next `authmilter learn`"
     parser.add_argument("--later", action="store_true", default=default, help=words)
     words = "no progress, and no word if all went well"
     parser.add_argument("--quiet", action="store_true", default=default, help=words)

@@ -16,6 +16,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from authmilter import lists
+from authmilter.checks.classifier import Classifier
+from authmilter.classifier import table as classifier_table
 from authmilter.cli import EX_USAGE
 from authmilter.cli.terminal import duration, escaped, paint, plural, table
 from authmilter.config import ini
@@ -128,6 +130,9 @@ def _ask(url: str) -> Report:
 def _compare(report: Report, config: Config) -> None:
     """Add what the daemon does not tell to everybody who asks, or can't know."""
     report["store"].update(_store(config))
+    report["classifier"] = found = _classifier(config)
+    if found["state"] == "broken":
+        report["problems"].append(f"the classifier says nothing: {found['problem']}")
     configured = {f"{kind}_{name}" for kind in lists.KINDS for name in getattr(config, kind)}
     for name, one in report["dns_lists"].items():
         # It counts for the lists that there were when it started; see `metrics`.
@@ -152,6 +157,37 @@ def _store(config: Config) -> Report:
     return {"kind": url.kind, "where": f"sqlite:{path}", "size": size}
 
 
+def _classifier(config: Config) -> Report:
+    """What the table of the classifier was made from, and whether it is of use."""
+    options = config.of(Classifier)
+    path = classifier_table.find(options.table)
+    found: Report = {"state": "off", "where": str(path), "problem": ""}
+    if not options.enabled:
+        return found
+    try:
+        made = path.stat().st_mtime
+        table = classifier_table.Table(path)
+    except FileNotFoundError:
+        has_more = os.path.lexists(f"{path}{classifier_table.SUFFIX}")
+        return found | {"state": "untrained", "has_more_to_train": has_more}
+    except PermissionError:
+        return found | {"state": "unreadable"}  # by us, but perhaps not by the daemon
+    except (OSError, ValueError) as error:
+        return found | {"state": "broken", "problem": str(error)}
+    from authmilter.classifier.learned import revision_of
+
+    kept = revision_of(path.with_name(path.name + classifier_table.SUFFIX))
+    enough = table.ham >= options.minimum_ham and table.spam >= options.minimum_spam
+    return found | {
+        "state": "speaks" if enough else "silent",
+        "ham": table.ham,
+        "spam": table.spam,
+        "strength": round(min(1.0, table.ham / options.enough_ham), 3) if enough else 0.0,
+        "trained_seconds_ago": round(max(0.0, time.time() - made), 1),
+        "has_more_to_train": None if kept is None else kept != table.revision,
+    }
+
+
 # -- as text ----------------------------------------------------------------------------------------------------------
 
 
@@ -167,6 +203,8 @@ def text(report: Report, url: str) -> list[str]:
         ("DNS", _dns(report["dns"])),
         ("alarms", _alarms(report["alarms"])),
     ]
+    if "classifier" in report:
+        facts.append(("classifier", _classifier_line(report["classifier"])))
     lines += table([(name, escaped(line)) for name, line in facts])
     lines += ["", *_today(report["today"])]
     lists = {name: one for name, one in report["dns_lists"].items() if not _is_stale(one)}
@@ -197,6 +235,22 @@ def _store_line(found: Report) -> str:
     if found.get("size") is not None:
         parts.append(_size(found["size"]))
     return ", ".join([*parts, _counts(found["errors"], "no errors", "errors: ")])
+
+
+def _classifier_line(found: Report) -> str:
+    state: str = found["state"]
+    if state in ("off", "broken"):
+        return state
+    if state == "unreadable":
+        return f"{found['where']}: permission denied"
+    if state == "untrained":
+        return "not trained yet" if found["has_more_to_train"] else "not trained: see `authmilter learn`"
+    most = ", which is too little to speak" if state == "silent" else ""
+    if 0 < found["strength"] < 1:
+        most = f", strength at most {found['strength']:.0%}"
+    more = "; more was learned since" if found["has_more_to_train"] else ""
+    ago = duration(found["trained_seconds_ago"])
+    return f"learned {found['ham']:,} ham, {found['spam']:,} spam{most}; trained {ago} ago{more}"
 
 
 def _size(octets: int) -> str:

@@ -51,6 +51,7 @@ def crosscheck(config: Config, report: Report, *, check_files: bool) -> None:
     _observed(config, report)
     _recipients(config, report)
     _state(config, report)
+    _classifier(config, report)
     _scanners(config, report, check_files=check_files)
     if check_files:
         _store(config, report)
@@ -190,6 +191,37 @@ def _recipients(config: Config, report: Report) -> None:
             "max_per_message",
             f"max_per_message: {most} is below {_LEAST_RECIPIENTS}, to which every client may send at once "
             "(RFC 5321 section 4.5.3.1.8)",
+        )
+
+
+def _classifier(config: Config, report: Report) -> None:
+    """What was learned may be wrong: it should not refuse mail alone, nor learn spam alone."""
+    from authmilter.check import all_checks
+
+    check = next((one for one in all_checks() if one.name == "classifier"), None)
+    options: Any = config.checks.get("classifier")
+    if check is None or (options is not None and not options.enabled):
+        return
+    titles = [("scores", config.policy.reject, config.scores)]
+    for name, scores in config.recipient_scores.items():
+        policy = config.recipient_policies.get(name)
+        reject = policy.reject if policy is not None and "reject" in policy.given else config.policy.reject
+        titles.append((f"scores {name}", reject, {**config.scores, **scores}))
+    for title, reject, scores in titles:
+        given = [symbol for symbol in check.scores if symbol in scores]
+        weights = [scores.get(symbol, weight) for symbol, weight in check.scores.items()]
+        acts = any(isinstance(weight, Action) and weight not in (Action.ACCEPT, Action.TAG) for weight in weights)
+        most = sum(weight for weight in weights if not isinstance(weight, Action) and weight > 0)
+        if given and (acts or (reject is not None and most >= reject)):
+            report.warn(title, given[0], "lets the classifier refuse mail that nothing else speaks against")
+    if options is None:
+        return
+    if "classifier" not in report.broken and options.enough_ham <= options.minimum_ham:
+        report.warn("classifier", "enough_ham", "enough_ham: has no effect unless it is over minimum_ham")
+    memories = [getattr(config.checks.get(name), "enabled", False) for name in ("correspondents", "reputation")]
+    if options.auto_learn and not any(memories):
+        report.warn(
+            "classifier", "auto_learn", "auto_learn: learns no ham without [correspondents] or [reputation] enabled"
         )
 
 

@@ -1,6 +1,7 @@
 """The detection table and the fitting of weights, on a collection made up here."""
 
 import json
+import runpy
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 np = pytest.importorskip("numpy", reason="the extra `bench` is not installed")
 
+from authmilter.fitted import FITTED  # noqa: E402
 from tests.bench import detect, fit_scores  # noqa: E402
 from tests.classifier.mail import raw  # noqa: E402
 
@@ -85,10 +87,14 @@ def data(columns: list[list[float]], spam: list[bool], bayes: list[bool] | None 
 SPAM = [True] * 600 + [False] * 600
 
 
+def within(start: list[float], fixed: list[bool], high: float = fit_scores.MOST) -> fit_scores.Bounds:
+    return fit_scores.Bounds(np.array(start), np.full(len(start), high), np.array(fixed))
+
+
 def test_what_spam_has_gains_and_what_ham_has_loses() -> None:
     told = [1.0] * 500 + [0.0] * 700
     both = [float(place % 2) for place in range(1200)]
-    fitted = fit_scores.fit(data([told, both], SPAM), np.array([0.5, 1.5]), np.array([False, False]))
+    fitted = fit_scores.fit([data([told, both], SPAM)], within([0.5, 1.5], [False, False]))
     assert fitted[0] > 1.0
     assert fitted[1] < 1.4
     assert all(0 <= weight <= fit_scores.MOST for weight in fitted)
@@ -97,15 +103,47 @@ def test_what_spam_has_gains_and_what_ham_has_loses() -> None:
 def test_what_is_fixed_or_rare_keeps_its_weight() -> None:
     told = [1.0] * 500 + [0.0] * 700
     rare = [1.0] * (fit_scores.FEWEST - 1) + [0.0] * (1201 - fit_scores.FEWEST)
-    fitted = fit_scores.fit(data([told, told, rare], SPAM), np.array([0.5, 4.5, 0.3]), np.array([False, True, False]))
+    fitted = fit_scores.fit([data([told, told, rare], SPAM)], within([0.5, 4.5, 0.3], [False, True, False]))
     assert fitted[0] > 0.5
     assert fitted[1:].tolist() == [4.5, 0.3]
 
 
 def test_a_weight_keeps_its_sign() -> None:
     told = [0.0] * 700 + [1.0] * 500
-    assert fit_scores.fit(data([told], SPAM), np.array([-0.2]), np.array([False]))[0] <= 0
-    assert fit_scores.fit(data([told], SPAM), np.array([0.2]), np.array([False]))[0] == 0
+    assert fit_scores.fit([data([told], SPAM)], within([-0.2], [False]))[0] < -0.2
+    assert fit_scores.fit([data([told], SPAM)], within([0.2], [False]))[0] == 0
+
+
+def test_a_weight_may_be_held_where_it_is() -> None:
+    told = [1.0] * 500 + [0.0] * 700
+    assert fit_scores.fit([data([told], SPAM)], within([0.5], [False], high=0.5))[0] == 0.5
+
+
+def test_a_scene_in_which_the_classifier_errs_makes_up_for_it() -> None:
+    told = [1.0] * 500 + [0.0] * 100 + [1.0] * 20 + [0.0] * 580
+    errs = [0.0] * 600 + [1.0] * 20 + [0.0] * 580  # takes for spam just the good mail that has the symbol
+    one = data([told, errs], SPAM, [False, True])
+    bound = within([1.0, 4.5], [False, True])
+    alone = fit_scores.fit([one.untrained()], bound)[0]
+    assert fit_scores.fit([one.untrained(), one], bound)[0] < alone - 0.2
+
+
+def test_which_weights_are_fitted() -> None:
+    weights = {"ambiguous_from": 5.0, "bayes_spam": 4.7, "html_image_only": 1.5, "received_missing": 0.3, "text_empty": 0.5}
+    symbols = sorted(weights)
+    found = fit_scores.bounds(symbols, weights, [symbol for symbol in symbols if symbol != "text_empty"])
+    assert dict(zip(symbols, found.fixed.tolist(), strict=True)) == {
+        "ambiguous_from": True,  # tags by itself
+        "bayes_spam": True,
+        "html_image_only": False,
+        "received_missing": True,  # tells of the collection
+        "text_empty": True,  # was not asked for
+    }
+    assert dict(zip(symbols, found.high.tolist(), strict=True))["html_image_only"] == 1.5
+
+
+def test_what_is_left_alone_or_held_down_exists() -> None:
+    assert fit_scores.ARTEFACTS | fit_scores.NOT_MORE | {*fit_scores.OPINIONS} <= fit_scores.carried().keys()
 
 
 def test_the_figures_at_thresholds() -> None:
@@ -130,4 +168,27 @@ def test_weights_are_printed_and_written(
     assert changed <= fit_scores.carried(["subject_tricks"]).keys()
     out = capsys.readouterr().out
     assert "bayes_spam 4.5, fitted, folds apart" in out
-    assert "modern -> old, fitted on all" in out
+    assert "modern -> old, fitted, folds apart" in out
+
+
+def test_what_is_written_is_what_the_program_reads(
+    found: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "fitted.py"
+    monkeypatch.setattr(fit_scores, "TARGET", path)
+    monkeypatch.setattr(sys, "argv", ["fit", str(found), "--check", "subject_tricks", "--write", "--bayes"])
+    fit_scores.main()
+    capsys.readouterr()
+    scope = runpy.run_path(str(path))
+    carried = fit_scores.carried(["subject_tricks"])
+    assert "subject_capitals" in scope["FITTED"]
+    assert scope["FITTED"].keys() <= carried.keys()
+    assert all(weight != carried[symbol] for symbol, weight in scope["FITTED"].items())
+
+
+def test_the_weights_of_the_program_are_some_of_what_fitting_wrote() -> None:
+    wrote = json.loads((Path(fit_scores.__file__).parent / "fitted.json").read_text())
+    carried = fit_scores.carried()
+    assert {symbol: wrote[symbol] for symbol in FITTED} == FITTED
+    assert FITTED.keys() <= carried.keys()  # else a symbol was renamed, or is gone
+    assert not [symbol for symbol in fit_scores.ARTEFACTS | {*fit_scores.OPINIONS} if symbol in FITTED]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from authmilter.check import all_checks
 from tests.bench import symbols
 
 MESSAGES = {
@@ -41,12 +42,13 @@ def test_the_table(collection: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     run(monkeypatch, collection, *CHECKS, "--json", collection / "out.jsonl")
     lines = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines() if line}
     assert lines["symbol"] == ["ham", "spam", "odds", "weight", "small/h", "small/s"]
-    assert lines["subject_capitals"] == ["0", "1", "0.7", "1.0", "0.00", "50.00"]
+    weight = next(check.scores["subject_capitals"] for check in all_checks() if check.name == "subject_tricks")
+    assert lines["subject_capitals"] == ["0", "1", "0.7", str(weight), "0.00", "50.00"]
     assert lines["messages"] == ["1", "2", "1", "2"]
     assert "date_past" not in lines  # the clock is the time of receipt
     rows = [json.loads(line) for line in (collection / "out.jsonl").read_text().splitlines()]
     assert [row["symbols"] for row in rows[:2]] == [[], ["subject_capitals"]]
-    assert [row["score"] for row in rows] == [0.0, 1.0, symbols.REFUSED]
+    assert [row["score"] for row in rows] == [0.0, weight, symbols.REFUSED]
 
 
 def test_examples(collection: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -137,6 +137,12 @@ async def test_findings(answer: bytes, findings: list[Finding]) -> None:
     assert (await found(answer, with_body(b"hello")))[0] == findings
 
 
+async def test_a_name_is_logged_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "authmilter.checks.antivirus")
+    await found(b"stream: X\r\n% \x1b[1m FOUND\0", with_body(b"hello")._replace(queue_id="4abc"))
+    assert caplog.messages == ["queue ID 4abc: clamd found X??% ?[1m"]
+
+
 async def test_no_name_is_only_suspicious_where_the_operator_says_so() -> None:
     findings, _ = await found(b"stream: Heuristics.X FOUND\0", with_body(b"hello"), "suspicious =\n")
     assert findings == [Finding("antivirus_found", "Heuristics.X")]
@@ -184,13 +190,29 @@ async def test_what_is_not_kept_for_want_of_room_may_be_scanned_when_it_comes_ag
 # -- attachments, once more -------------------------------------------------------------------------------------------
 
 
+async def sent_again(tx: Transaction) -> list[bytes]:
+    """The files that clamd is sent besides the message."""
+    clamd = Scripted(b"stream: OK\0")
+    assert await asked(clamd, tx) == []
+    _, archive = clamd.streams
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        files = [tar.extractfile(member) for member in tar.getmembers()]
+    return [file.read() for file in files if file]
+
+
 async def test_an_attachment_is_sent_again_as_it_is_decoded() -> None:
     header, body = multipart(b"content\0" * 100)
-    clamd = Scripted(b"stream: OK\0")
-    assert await asked(clamd, with_body(body, header)) == []
-    with tarfile.open(fileobj=io.BytesIO(clamd.streams[1])) as tar:
-        files = [tar.extractfile(member) for member in tar.getmembers()]
-    assert [file.read() for file in files if file] == [b"content\0" * 100]
+    assert await sent_again(with_body(body, header)) == [b"content\0" * 100]
+
+
+async def test_the_same_attachment_is_sent_again_once() -> None:
+    body = mixed(part(ENCODED), part(base64.b64encode(b"other")), part(ENCODED))
+    assert await sent_again(with_body(body, MULTIPART)) == [EICAR, b"other"]
+
+
+async def test_text_that_not_all_readers_decode_in_one_way_is_sent_again() -> None:
+    header = "Content-Transfer-Encoding: 7bit\nContent-Transfer-Encoding: base64\n"
+    assert await sent_again(with_body(ENCODED, header)) == [EICAR]
 
 
 @pytest.mark.parametrize(
@@ -513,6 +535,13 @@ async def test_more_than_clamd_takes_is_told_with_what_to_do(clamd: Clamd) -> No
     assert "takes less at once, see StreamMaxLength in clamd.conf" in finding.detail
     (finding,) = await scanned(clamd, with_body(os.urandom(8_000_000)), "max_size = 1000K")
     assert finding == Finding("antivirus_cut", "scanned up to 1024000 octets")
+
+
+async def test_a_name_is_harmless_in_the_reply() -> None:
+    async with serving(Scripted(b"stream: %s\r\n250 ok\xff\x1b FOUND\0")) as server:
+        given = await session_rig(server).play()
+    assert given.reply is not None
+    assert given.reply.text.startswith("Message contains malware: %s??250 ok?? [")
 
 
 @pytest.mark.parametrize("user", [False, True], ids=["inbound", "outbound"])

@@ -1,19 +1,26 @@
 """Attached files that are dangerous, or pretend to be something else."""
 
 import base64
+import time
 
 import pytest
 
 from authmilter.check import all_checks
-from authmilter.checks.attachments import attachments, extension
+from authmilter.checks.attachments import GROUPS, attachments, content_type, extension
 from authmilter.config import ini
 from authmilter.errors import ConfigError
 from authmilter.model import Stage, Transaction
 from authmilter.policy import Policy
 from authmilter.verdict import Action
 from tests.checks.tools import computed, is_wanted, tools
+from tests.checks.verdicts import reply
+from tests.compound_files import compound, ooxml, project, relation
 from tests.test_archives import PROGRAM, zipped
 from tests.test_mime import message
+from tests.test_office import RUNS
+from tests.test_rar import ENCRYPTION_RECORD, file_5, rar_5
+from tests.test_sevenzip import ENCRYPTED as ENCRYPTED_7Z
+from tests.test_sevenzip import LOCKED, archive
 
 
 def attached(name: str, data: bytes, content_type: str = "application/octet-stream") -> Transaction:
@@ -71,7 +78,77 @@ ENCRYPTED[6] |= 1
             "a.zip", zipped({"b.pdf": PROGRAM}), "application/zip", {"executable", "disguised"}, id="by its content in a zip"
         ),
         pytest.param("a.zip", zipped({"a": b"\0" * 10_000_000}), "application/zip", {"bomb"}, id="a zip bomb"),
-        pytest.param("a.rar", b"Rar!\x1a\x07\x01\0", "application/x-rar", {"unread"}, id="an archive that is not read"),
+        pytest.param("a.rar", b"Rar!\x1a\x07\x01\0", "application/x-rar", {"unread"}, id="an archive without anything"),
+        pytest.param("a.lzh", b"\x20\x33-lh5-", "x/y", {"unread"}, id="an archive that is not read"),
+        pytest.param("a.rar", rar_5(file_5("b.exe", b"x", method=3)), "x/y", {"dangerous", "in_archive"}, id="in RAR"),
+        pytest.param(
+            "a.rar", rar_5(file_5("b.js", b"x", extra=ENCRYPTION_RECORD)), "x/y", {"dangerous", "in_archive", "encrypted"}, id="in encrypted RAR"
+        ),
+        pytest.param(
+            "a.7z", archive("LZMA"), "x/y", {"dangerous", "in_archive", "executable"}, id="in 7z"
+        ),
+        pytest.param("a.7z", LOCKED, "x/y", {"encrypted"}, id="a 7z that tells no names"),
+        pytest.param(
+            "a.gif", b"GIF89a" + zipped({"b.exe": PROGRAM}), "image/gif", {"dangerous", "in_archive", "executable"}, id="a zip in a picture"
+        ),
+        pytest.param(
+            "a.zip", zipped({"[Content_Types].xml": b"x", "b.exe": PROGRAM}), "application/zip",
+            {"dangerous", "in_archive", "executable"}, id="a zip that looks like a document"
+        ),
+        pytest.param(
+            "a.zip", zipped({"META-INF/x": b"x", "b.exe": PROGRAM}), "application/zip",
+            {"dangerous", "in_archive", "executable"}, id="a zip that looks like a jar"
+        ),
+        pytest.param("a.zip", zipped({"b.html": LOGIN}), "application/zip", {"html", "html_lure"}, id="a page in a zip"),
+        pytest.param(
+            "a.zip", zipped({"b.lnk": b"L\0\0\0\x01\x14\x02\0\0"}), "application/zip", {"dangerous", "in_archive", "executable"}, id="a link in a zip"
+        ),
+        pytest.param("a.zip", zipped({f"src/{n}.js": b"x" for n in range(50)}), "application/zip", {"in_archive"}, id="sources"),
+        pytest.param("a.zip", zipped({f"{n}.txt": b"x" for n in range(1500)}), "application/zip", {"unread"}, id="many files"),
+        pytest.param(
+            "a.pdf             .exe", PROGRAM, "x/y", {"dangerous", "executable", "name_hides"}, id="blanks in the name"
+        ),
+        pytest.param("a\u202efdp.scr", b"x", "x/y", {"dangerous", "name_hides"}, id="a name that turns round"),
+        pytest.param("a\u202excod.pdf", b"x", "x/y", {"name_hides"}, id="a document whose name turns round"),
+        pytest.param("a.exe. .", b"x", "x/y", {"dangerous"}, id="dots at the end"),
+        *(
+            pytest.param(f"a.{last}", b"x", "x/y", {"dangerous"}, id=f"a.{last}")
+            for last in "iso img vhd one chm hta wsf msi jar ace url lnk cab xll".split()
+        ),
+        pytest.param("a.html", b"<html><script>window.x</script>", "text/html", {"html", "html_script"}, id="a page with a script"),
+        pytest.param(
+            "a.html", b"<script>document.write(atob('" + b"QUFB" * 99 + b"'))</script>", "text/html",
+            {"html", "html_script", "html_smuggling"}, id="a page that makes another",
+        ),
+        pytest.param(
+            "a.html", b"<!--" + b"x" * 300_000 + b"--><script>y</script><input type=password>", "text/html",
+            {"html", "html_script", "html_lure"}, id="a page behind a long comment",
+        ),
+        pytest.param("a.html", "\ufeff".encode("utf-16-le") + LOGIN.decode().encode("utf-16-le"), "text/html", {"html", "html_lure"}, id="a page in UTF-16"),
+        pytest.param("a.htm", b"words", "application/octet-stream", {"html"}, id="a page by its name"),
+        pytest.param(
+            "a.html", b"<meta http-equiv=refresh content='0;url=http://x.example'>", "text/html", {"html", "html_lure"}, id="a page that leads on"
+        ),
+        pytest.param("a.svg", b"<x:svg><x:script>1</x:script></x:svg>", "image/svg+xml", {"svg_lure"}, id="a picture that runs by another prefix"),
+        pytest.param("a.svg", b"<svg onload = 'x'></svg>", "image/svg+xml", {"svg_lure"}, id="a picture with a handler"),
+        pytest.param("a.svg", b"<svg><a xlink:href='https://x.example'/></svg>", "image/svg+xml", {"svg_link"}, id="a picture with a link"),
+        pytest.param("a.svg", b"<svg><image xlink:href='https://x.example'/></svg>", "image/svg+xml", set(), id="a picture in a picture"),
+        pytest.param(
+            "a.ics", b"BEGIN:VCALENDAR\r\nATTENDEE:mailto:a@b\r\nURL:http://x.example\r\n", "text/calendar", set(), id="an invitation"
+        ),
+        pytest.param("a.doc", project(RUNS), "application/msword", {"macro", "macro_autorun", "macro_calls"}, id="macros that run"),
+        pytest.param("a.zip", zipped({"a.doc": project(RUNS)}), "x/y", {"macro", "macro_autorun", "macro_calls"}, id="macros in a zip"),
+        pytest.param("a.doc", compound({"EncryptedPackage": b"x"}), "application/msword", {"encrypted"}, id="an encrypted document"),
+        pytest.param(
+            "a.docx", ooxml({"word/_rels/settings.xml.rels": relation("attachedTemplate", "http://x.example/")}), "x/y", {"remote"}, id="a template"
+        ),
+        pytest.param("a.pdf", b"%PDF-1.7 <</S/Launch>>", "application/pdf", {"pdf_launch"}, id="a PDF that starts a program"),
+        pytest.param(
+            "a.eml", b"Content-Disposition: attachment; filename=b.exe\n\nx", "application/octet-stream", {"dangerous"}, id="a file in a message in a file"
+        ),
+        pytest.param(
+            "a.eml", b"Content-Type: text/html; name=b.html\nContent-Disposition: attachment\n\n" + LOGIN, "x/y", {"html", "html_lure"}, id="a page in a message in a file"
+        ),
         pytest.param(
             "a.docm", zipped({"[Content_Types].xml": b"x", "word/vbaProject.bin": b"x"}), "application/x", {"macro"}, id="macros"
         ),
@@ -86,6 +163,38 @@ def test_texts_and_pages_of_the_message_itself_are_no_attachments() -> None:
     assert symbols(Transaction(message=message(b"Subject: x\n\n#!/bin/sh\n"))) == set()
 
 
+def test_a_page_that_is_the_message_may_have_a_name() -> None:
+    alternative = b"Content-Type: multipart/alternative; boundary=b\n\n--b\nContent-Type: text/html; name=a.html\n\n"
+    assert symbols(Transaction(message=message(alternative + LOGIN + b"\n--b--\n"))) == set()
+    mixed = alternative.replace(b"alternative", b"mixed")
+    assert symbols(Transaction(message=message(mixed + LOGIN + b"\n--b--\n"))) == {"html", "html_lure"}
+
+
+def test_messages_within_messages_are_looked_into() -> None:
+    inner = b"Content-Type: message/rfc822\n\nContent-Disposition: attachment; filename=a.exe\n\nx\n"
+    assert "dangerous" in symbols(Transaction(message=message(inner)))
+
+
+def test_work_is_bounded_for_all_files_together() -> None:
+    parts = b"".join(
+        b"--b\nContent-Type: text/html; name=%d.html\n\n" % n + b"<p onclick=x>" * 20_000 + b"\n" for n in range(60)
+    )
+    tx = Transaction(message=message(b"Content-Type: multipart/mixed; boundary=b\n\n" + parts + b"--b--\n"))
+    begin = time.process_time()
+    assert symbols(tx) == {"html", "html_script", "unread"}
+    assert time.process_time() - begin < 2
+
+
+def test_every_archive_counts_towards_the_bounds() -> None:
+    """Many archives before the one that matters don't keep it from being read, unless they are large."""
+    small = [("a.zip", zipped({"a.txt": b"x"})) for _ in range(50)]
+    raw = b"Content-Type: multipart/mixed; boundary=b\n\n"
+    for name, data in (*small, ("b.zip", zipped({"b.exe": PROGRAM}))):
+        raw += f"--b\nContent-Type: application/zip; name={name}\nContent-Transfer-Encoding: base64\n\n".encode()
+        raw += base64.encodebytes(data)
+    assert symbols(Transaction(message=message(raw + b"--b--\n"))) == {"dangerous", "in_archive", "executable"}
+
+
 def test_every_name_counts() -> None:
     raw = b"Content-Disposition: attachment; filename=a.txt; filename*=utf-8''a%2Eexe\n\nx\n"
     assert "dangerous" in symbols(Transaction(message=message(raw)))
@@ -97,6 +206,13 @@ def test_the_lists_of_the_configuration() -> None:
     assert symbols(tx, "[attachments]\nreject = PDF\n") == {"refused"}
     assert symbols(attached("a.js", b"x"), "[attachments]\nharmless = *.js\n") == set()
     assert symbols(attached("a.zip", zipped({"d/a.iso": b"x"})), "[attachments]\nreject = iso\n") >= {"refused"}
+    assert symbols(attached("a.7z", ENCRYPTED_7Z), "[attachments]\nreject = exe\n") >= {"refused", "encrypted"}
+    assert symbols(attached("a.dat", PROGRAM), "[attachments]\nreject_types = executable\n") >= {"refused"}
+    assert symbols(attached("a.zip", zipped({"b": PROGRAM})), "[attachments]\nreject_types = executable\n") >= {
+        "refused"
+    }
+    many = zipped({**{f"{n}.txt": b"x" for n in range(50)}, "b.iso": b"x"})
+    assert symbols(attached("a.zip", many), "[attachments]\nreject = iso\n") >= {"refused"}
     assert not is_wanted("attachments", "[attachments]\nenabled = no\n")
 
 
@@ -107,6 +223,12 @@ def test_what_is_no_extension(text: str) -> None:
     if text.strip(" ."):
         with pytest.raises(ConfigError):
             ini.load(None, f"[attachments]\nreject = {text}\n")
+
+
+@pytest.mark.parametrize("text", ["exe", "EXECUTABLE", ""])
+def test_what_is_no_type_of_content(text: str) -> None:
+    with pytest.raises(ValueError, match="is none of"):
+        content_type(text)
 
 
 def test_refused_files_are_refused_in_words() -> None:
@@ -120,6 +242,37 @@ def test_refused_files_are_refused_in_words() -> None:
     assert verdict.reply is not None
     assert f"{verdict.reply.code} {verdict.reply.enhanced}" == "550 5.7.1"
     assert "a.iso" in verdict.reply.text
+
+
+@pytest.mark.parametrize(
+    ("symbol", "tx"),
+    [
+        ("attachment_encrypted", attached("a.zip", bytes(ENCRYPTED))),
+        ("attachment_dangerous", attached("a.pdf.exe", PROGRAM)),
+        ("attachment_macro_autorun", attached("a.doc", project(RUNS))),
+        ("attachment_html_lure", attached("a.html", LOGIN, "text/html")),
+    ],
+)
+def test_any_symbol_may_be_refused(symbol: str, tx: Transaction) -> None:
+    config = f"[scores]\n{symbol} = reject\n"
+    answer = reply(tx, Stage.EOM, computed(attachments, tx, tools("attachments", config=config)), config)
+    assert answer.startswith("550 5.7.1 ")
+    assert "not accepted here" in answer
+    assert "a." in answer
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_what_one_file_is_found_to_be_stays_under_tag(group: str) -> None:
+    scores = next(check.prior for check in all_checks() if check.name == "attachments")
+    weights = [scores[symbol] for symbol in GROUPS[group]]
+    assert all(isinstance(weight, float) for weight in weights)
+    assert sum(weight for weight in weights if isinstance(weight, float)) < 5.0
+    assert all(symbol in scores for symbol in GROUPS[group])
+
+
+def test_every_symbol_has_words() -> None:
+    check = next(check for check in all_checks() if check.name == "attachments")
+    assert set(check.replies) == set(check.scores)
 
 
 def test_no_weight_is_large() -> None:

@@ -113,7 +113,7 @@ def test_it_never_rejects_alone(preset: str) -> None:
 
 # -- learning by itself --------------------------------------------------------------------------------------------------
 
-GOOD = {"spf": "pass", "dmarc": "pass", "aligned": ["sender.example"]}
+GOOD: dict[str, Any] = {"spf": "pass", "dmarc": "pass", "aligned": ["sender.example"]}
 BY_SPF = ("reputation_good", "spf sender.example: 9.0 ham, 0.0 spam")
 FRIEND = ("known_correspondent", "written to by site.example")
 SPAMMY = (("links_odd", 7.0), ("header_odd", 5.5))
@@ -235,3 +235,21 @@ async def test_a_message_of_which_not_all_is_known_is_not_left(tmp_path: Path) -
 async def test_where_it_can_not_be_left_is_an_error_of_the_store(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"table.spool: No such file"):
         await left(tmp_path / "none", visit(), ruling(Action.REJECT, *SPAMMY))
+
+
+async def test_it_learns_in_a_session_what_a_spam_trap_and_a_list_agree_on(tmp_path: Path) -> None:
+    config = (
+        f"[classifier]\ntable = {tmp_path}/table\nauto_learn = yes\n"
+        "[spamtraps]\naddresses = trap@site.example\n"
+        "[dnsbl zen]\nzone = zen.example\n"
+    )
+    dns = FakeDNS({"7.2.0.192.zen.example A": ["127.0.0.2"]})
+    sessions = Sessions(config, MemoryStore(), dns, lambda: NOW)
+    for client, recipient, learned in (
+        ("192.0.2.9", "trap@site.example", 0),
+        ("192.0.2.7", "joe@site.example", 0),
+        ("192.0.2.7", "trap@site.example", 1),
+    ):
+        await sessions.play(client, "a@sender.example", recipient)
+        lessons = spool.take(tmp_path / "table.spool") or []
+        assert [lesson.spam for lesson in lessons] == [True] * learned

@@ -68,7 +68,7 @@ def test_all_of_them_are_there() -> None:
 def test_no_symbol_marks_mail_by_itself(check: Check) -> None:
     for symbol, weight in check.scores.items():
         assert not isinstance(weight, Action), symbol
-        assert 0 < weight <= 2.5, symbol
+        assert 0 <= weight <= 2.5, symbol
         tx = mail()
         assert verdict(tx, check.stage, [Finding(symbol)]).action is Action.ACCEPT
 
@@ -213,6 +213,8 @@ def test_a_message_without_date() -> None:
         pytest.param("amazon.com corp.example <x@evil.test>", ["from_display_local"], id="a domain of ours behind another"),
         pytest.param('"a@gmail.com ceo@corp.example" <x@evil.test>', ["from_display_local"], id="ours behind another's address"),
         pytest.param(f'"{"x@evil.test " * 6}ceo@corp.example" <x@evil.test>', ["from_display_local"], id="ours behind many of its own"),
+        pytest.param(f'"{" " * 600}ceo@corp.example" <x@evil.test>', ["from_display_local"], id="ours behind many blanks"),
+        pytest.param(f"{word(chr(0x200B) * 600 + 'ceo@corp.example')} <x@evil.test>", ["from_display_local"], id="ours behind what nobody sees"),
         pytest.param("Node.js Weekly <x@example.org>", [], id="what only looks like a domain"),
         pytest.param('"alice@example.org" <alice@example.org>', ["from_display_repeats"], id="the same address twice"),
         pytest.param('"alice@lists.example.org" <alice@example.org>', ["from_display_repeats"], id="another of the site"),
@@ -340,6 +342,19 @@ def test_unicode_tricks(header: str, expected: list[str]) -> None:
 def test_subjects(subject: str, expected: list[tuple[str, float]]) -> None:
     found = computed(subject_tricks, mail(f"Subject: {subject}"), tools())
     assert [(finding.symbol, finding.strength) for finding in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("subject", "detail"),
+    [
+        ("Now only $99 for private use", "only $99 for"),
+        ("for BOB@EXAMPLE.NET only", "bob@example.net"),
+        ("cheap v i a g r a here", " v i a g "),
+        ("PRIVATE MATTERS", ""),
+    ],
+)
+def test_the_detail_shows_of_a_subject_what_was_found_alone(subject: str, detail: str) -> None:
+    assert [f.detail for f in computed(subject_tricks, mail(f"Subject: {subject}"), tools())] == [detail]
 
 
 @pytest.mark.parametrize("field", ["References", "In-Reply-To"])
@@ -503,6 +518,7 @@ exempt = jane@private.test, partner.test
         pytest.param('"Doe, Jane (CEO)" <ceo@gmail.com>', ["jane.doe at gmail.com"], id="in another order with more words"),
         pytest.param(f"{word('Jаne Dоe')} <ceo@gmail.com>", ["jane.doe at gmail.com"], id="with Cyrillic letters"),
         pytest.param(f"{word('Ja' + chr(0x200B) + 'ne Doe')} <ceo@gmail.com>", ["jane.doe at gmail.com"], id="with a zero-width space"),
+        pytest.param(f"{word(chr(0x200B) * 600 + 'Jane Doe')} <ceo@gmail.com>", ["jane.doe at gmail.com"], id="behind what nobody sees"),
         pytest.param("Juergen Mueller <x@evil.test>", ["jürgen.müller at evil.test"], id="an umlaut that is spelt out"),
         pytest.param("Jurgen Muller <x@evil.test>", ["jürgen.müller at evil.test"], id="an umlaut without its dots"),
         pytest.param(f"{word('Jürgen Müller')} <x@evil.test>", ["jürgen.müller at evil.test"], id="an umlaut"),
@@ -525,7 +541,7 @@ def test_names_of_people_of_ours(from_: str, expected: list[str]) -> None:
 
 def test_a_list_keeps_the_name_of_who_wrote_to_it() -> None:
     tx = mail(f"From: Jane Doe via Talk <talk@lists.test>\n{LIST}")
-    assert [f.strength for f in computed(people, tx, tools("people", config=PEOPLE))] == [0.2]
+    assert [f.strength for f in computed(people, tx, tools("people", config=PEOPLE))] == [0.5]
 
 
 def test_without_names_nobody_is_looked_for() -> None:
@@ -568,7 +584,7 @@ def test_nothing_in_a_header_section_makes_a_check_fail(fields: list[tuple[bytes
     message = Message(tuple(HeaderField(*field) for field in fields))
     tx = Transaction(message=message, envelope=Envelope(mailbox("a@b.example"), (mailbox("bob@example.net"),)))
     for check in CHECKS:
-        given_tools = tools(check.name, config="[brands]\ndomains = apple.com\n" + OURS)
+        given_tools = tools(check.name, config="[brands]\ndomains = apple.com\n" + PEOPLE)
         for finding in check.run(tx, given_tools):  # type: ignore[union-attr]
             assert finding.symbol in check.scores
             assert len(finding.detail) < 700

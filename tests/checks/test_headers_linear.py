@@ -18,7 +18,7 @@ FIELDS = (
 )  # fmt: skip
 LARGEST = 256 * 1024  # octets of a field, as the session has it
 MOST_FIELDS = 20_000
-CONFIG = "[brands]\ndomains = apple.com, example.org\n[identity]\nlocal_domains = corp.example\n"
+CONFIG = "[brands]\ndomains = apple.com, example.org\n[identity]\nlocal_domains = corp.example\n[people]\nnames = jane.doe, aa.aa\n"
 
 TEXTS: dict[str, Callable[[int], bytes]] = {
     "blanks": repeated(b" ", b"a", b"b"),

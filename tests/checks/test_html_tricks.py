@@ -34,6 +34,20 @@ def both(plain: str, html: str, kind: str = "alternative") -> str:
         pytest.param(
             f"<p hidden>{LONG}</p>{TEXT}", {"html_hidden_text", "html_hidden_more"}, id="more hidden than shown"
         ),
+        pytest.param(
+            f"<p hidden>{LONG}</p>{TEXT * 3}{LONG}", set(), id="the same text for small and for large screens"
+        ),
+        pytest.param(
+            f"<style>.x{{display:none}}</style><p class=x>{LONG}</p>{TEXT * 3}",
+            {"html_hidden_text"},
+            id="hidden by a sheet",
+        ),
+        pytest.param(
+            f"<table><td style='font-size:0'><div style='font-size:13px'>{TEXT * 3}</div></td></table>",
+            set(),
+            id="text in cells without a size, as newsletters are built",
+        ),
+        pytest.param(f"<body style='font-size:1em'>{TEXT * 3}</body>", set(), id="text in the usual size"),
         pytest.param(f"{TEXT}<img src='data:image/png;base64,x'>", {"html_data_image"}, id="a picture within"),
         pytest.param(f"{TEXT}<script>x()</script>", {"html_script"}, id="a script"),
         pytest.param(f"{TEXT}<body onload='x()'>", {"html_script"}, id="a handler"),

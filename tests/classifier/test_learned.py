@@ -4,6 +4,7 @@ import sqlite3
 import threading
 import time
 from array import array
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -84,18 +85,20 @@ def test_what_a_person_learned_outlives_what_the_daemon_did(learned: Learned) ->
 
 def test_a_revision_changes_with_what_is_kept_and_with_nothing_else(learned: Learned, path: Path) -> None:
     revisions = [learned.revision()]
-    for change in (
+    changes: list[Callable[[], int]] = [
         lambda: learned.add([spam(b"1"), ham(b"2")]),
         lambda: learned.add([ham(b"1")]),
         lambda: learned.add_by_itself([own(b"3")], daily=9, of_origin=9),
         lambda: learned.trim(1),
         lambda: learned.forget([b"1", b"2"]),
-    ):
+    ]
+    for change in changes:
         assert change()
         assert learned.revision() not in revisions
         revisions.append(learned.revision())
-    for nothing in (lambda: learned.forget([b"none"]), lambda: learned.trim(9), lambda: learned.add([])):
-        assert not nothing()
+    assert not learned.forget([b"none"])
+    assert not learned.trim(9)
+    assert not learned.add([])
     assert Learned(path).revision() == revisions[-1]
     assert learned.snapshot().revision == revisions[-1]
 
@@ -108,12 +111,12 @@ def test_a_change_is_made_whole_or_not_at_all(learned: Learned) -> None:
     learned.add([spam(b"1")])
     before = learned.revision()
 
-    def broken() -> "object":
+    def broken() -> Iterator[Lesson]:
         yield spam(b"2")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        learned.add(broken())  # type: ignore[arg-type]
+        learned.add(broken())
     assert (learned.counts(), learned.revision()) == ((0, 1, 0), before)
     assert learned.add([spam(b"2")]) == 1
 

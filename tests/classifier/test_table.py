@@ -1,6 +1,8 @@
 """The file of weights, which workers share and learners replace."""
 
+import errno
 import multiprocessing
+import os
 from pathlib import Path
 
 import pytest
@@ -30,10 +32,11 @@ def test_what_is_written_is_read(path: Path) -> None:
     assert (read.ham, read.spam, read.bias, read.curve) == (10, 20, 0.25, CURVE)
     assert read.judge({5}).margin == 2.25
     assert read.judge({SLOTS - 1}).margin == -0.25
-    margin, known, strength = read.judge({5, 6, 7, 8})
+    margin, known, strength, beyond = read.judge({5, 6, 7, 8})
     assert known == 0.25
-    assert margin == pytest.approx((0.25 + 2.0 / 2) / 16)
+    assert margin == pytest.approx((0.25 + 2.0 / 2) * 0.25**2.5)
     assert strength == pytest.approx(margin / 3)
+    assert beyond == 0.0
 
 
 def test_others_can_not_read_it_and_nothing_is_left_beside_it(path: Path) -> None:
@@ -48,6 +51,26 @@ def test_a_failed_writer_leaves_the_old_one(path: Path) -> None:
     with pytest.raises(ValueError, match="weights"):
         write(path, [1.0], bias=0, curve=CURVE, ham=1, spam=1)
     assert Table(path).judge({5}).margin == 2.25
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_what_a_writer_left_who_was_killed_is_no_hindrance(path: Path) -> None:
+    path.with_name(".t.new").write_bytes(b"half")
+    make(path)
+    assert Table(path).ham == 10
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_full_disk_leaves_the_old_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(path)
+
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="full"):
+        make(path, ham=11)
+    assert Table(path).ham == 10
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -97,6 +120,26 @@ def test_a_new_table_is_seen_within_a_second(path: Path) -> None:
     assert shelf.current(str(path), 50.0) is second  # a clock that was set back
     path.unlink()
     assert shelf.current(str(path), 200.0) is None
+    assert shelf.problem == ""
+
+
+def test_what_becomes_of_a_table_is_in_the_log_once(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    shelf = Shelf()
+    for moment, octets in enumerate((b"bad", b"bad", b"worse", None, b"bad", b"bad")):
+        if octets is None:
+            make(path)
+        else:
+            path.write_bytes(octets)
+        for again in (0.0, 2.0):
+            shelf.current(str(path), 10.0 * moment + again)
+    size = table._SIZE
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the classifier says nothing: {path}: has 3 octets, not {size}",
+        f"the classifier says nothing: {path}: has 5 octets, not {size}",
+        f"{path}: learned from 10 ham and 20 spam",
+        f"the classifier says nothing: {path}: has 3 octets, not {size}",
+    ]
 
 
 def _judge(path: Path, results: "multiprocessing.Queue[float]") -> None:
@@ -120,7 +163,10 @@ def test_another_process_never_sees_half_a_table(path: Path) -> None:
     assert seen <= {1.25, 3.25}
 
 
-def test_the_table_of_the_system_is_found_by_who_has_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["classifier.table", "classifier.table.learned"])
+def test_the_table_of_the_system_is_found_by_who_has_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
     own, system = tmp_path / "own", tmp_path / "system"
     monkeypatch.setenv("STATE_DIRECTORY", str(own))
     monkeypatch.setattr(table, "SYSTEM_DIRECTORY", system)
@@ -128,5 +174,5 @@ def test_the_table_of_the_system_is_found_by_who_has_none(monkeypatch: pytest.Mo
     assert table.find("") == own / "classifier.table"
     for folder in (system, own):
         folder.mkdir()
-        (folder / "classifier.table").touch()
+        (folder / name).touch()
         assert table.find("") == folder / "classifier.table"

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from authmilter import __version__
+from authmilter.classifier import table as classifier_table
 from authmilter.cli import status
 from authmilter.cli.__main__ import main
 from authmilter.config import ini
@@ -21,6 +23,7 @@ from authmilter.config.schema import Config, Dnsbl
 from authmilter.config.schema import Metrics as Options
 from authmilter.metrics import Metrics
 from authmilter.model import Stage
+from tests.classifier.mail import raw
 from tests.rig.daemon import Daemon
 from tests.server.test_exporter import Endpoint
 from tests.shared import ROOT
@@ -75,6 +78,46 @@ def test_json(configured: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
     report = json.loads(capsys.readouterr().out)
     assert report["workers"]["configured"] == 2
     assert (report["store"]["kind"], report["store"]["size"]) == ("sqlite", 8000)
+
+
+def test_the_classifier(
+    configured: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "table"
+
+    def line(more: str = "") -> tuple[int, str, str]:
+        ini_file = Path(configured)
+        ini_file.write_text(
+            ini_file.read_text().partition("[classifier]")[0] + f"[classifier]\ntable = {place}\n{more}"
+        )
+        code = main(["-c", configured, "status"])
+        lines = capsys.readouterr().out.splitlines()
+        return code, next(one for one in lines if one.startswith("classifier ")).split(None, 1)[1], lines[-1]
+
+    assert line() == (0, "not trained: see `authmilter learn`", "all is well")
+    for kind in ("ham", "spam"):
+        for number in range(30):
+            (tmp_path / f"{kind}{number}.eml").write_bytes(raw(number, kind == "spam"))
+        assert line()[1] == ("not trained yet" if kind == "spam" else "not trained: see `authmilter learn`")
+        main(["-c", configured, "learn", kind, *map(str, tmp_path.glob(f"{kind}*.eml"))])
+    capsys.readouterr()
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 100.0)
+    assert line()[1] == "learned 30 ham, 30 spam, which is too little to speak; trained 1m 40s ago"
+    few = "minimum_ham = 10\nminimum_spam = 10\nenough_ham = 60\n"
+    assert line(few)[1] == "learned 30 ham, 30 spam, strength at most 50%; trained 1m 40s ago"
+    assert line(few.replace("60", "30"))[1] == "learned 30 ham, 30 spam; trained 1m 40s ago"
+    main(["-c", configured, "learn", "--later", "--forget", str(tmp_path / "ham1.eml")])
+    assert line()[1].endswith("ago; more was learned since")
+    place.write_bytes(b"broken")
+    assert line() == (1, "broken", f"the classifier says nothing: {place}: has 6 octets, not {place_size()}")
+    assert line("enabled = no\n") == (0, "off", "all is well")
+    assert main(["-c", configured, "status", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["classifier"]["state"] == "off"
+
+
+def place_size() -> int:
+    return classifier_table._SIZE
 
 
 def test_lists_of_before_a_reload(configured: str, endpoint: Endpoint) -> None:
