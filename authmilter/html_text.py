@@ -576,7 +576,7 @@ class _Reader:
         elif name == "meta" and tag.given.get("http-equiv", "").lower() == "refresh":
             found = _URL.search(tag.given.get("content", ""))
             self._refresh = self._refresh or (found[1].strip() if found else "")
-        return self._raw(name, position) if name in _RAW else position
+        return self._raw(tag, position) if name in _RAW else position
 
     # -------------------------------------------------------------------------------------------- what is seen
 
@@ -617,9 +617,10 @@ class _Reader:
 
     # -------------------------------------------------------------------------------------------- what is in it
 
-    def _raw(self, name: str, position: int) -> int:
+    def _raw(self, tag: _Tag, position: int) -> int:
         """Read the content of an element that is no markup; returns where its end tag stands."""
         source = self._source
+        name = tag.name
         if name in self._endless:
             return position
         end = source.find("</", position)
@@ -634,7 +635,8 @@ class _Reader:
         elif name in _SHOWN_RAW:
             self._text(text)
         elif name == "script":
-            self._scripts += 1
+            # Tickets and receipts say in JSON what they are about, which Gmail and others read; nothing runs.
+            self._scripts += tag.given.get("type", "").lower() != "application/ld+json"
         elif name == "style":
             self._sheets.add(text)
             self._grounds = self._grounds or self._sheets.ground

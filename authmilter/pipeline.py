@@ -26,7 +26,8 @@ R = TypeVar("R")
 # A check that yields without end is cut here.
 MAX_FINDINGS = 100
 MAX_SPF_OUTCOMES = 8192  # kept by each worker, less than 1 KB each
-MAX_BODIES = 256 * 1024 * 1024  # octets of all bodies that a worker keeps at once
+MAX_BODIES = 256 * 1024 * 1024  # octets of all bodies that a worker keeps at once, besides these of each:
+ALWAYS_KEPT = 128 * 1024  # so that nobody hides mail from the checks by filling the room
 MAX_RECORDS = 1000  # under way at once; a store that can't keep up with the mail loses what is beyond
 MAX_RECORDED = 64 * 1024 * 1024  # octets of the bodies that those under way hold
 
@@ -251,6 +252,7 @@ class KeptBody:
     def __init__(self, pipeline: Pipeline, most: int) -> None:
         self._pipeline = pipeline
         self._left = most
+        self._free = ALWAYS_KEPT
         self._chunks: list[bytes] = []
         self._taken = 0
         self.cut = False
@@ -261,11 +263,14 @@ class KeptBody:
         if self.cut:
             return
         wanted = min(len(chunk), self._left)
-        kept = self._pipeline.take_room(wanted)
+        free = min(wanted, self._free)
+        taken = self._pipeline.take_room(wanted - free)
+        kept = free + taken
         self.cut = kept < len(chunk)
         self.out_of_room = kept < wanted
+        self._free -= free
         self._left -= kept
-        self._taken += kept
+        self._taken += taken
         self._chunks.append(chunk[:kept] if self.cut else chunk)
 
     def whole(self) -> bytes:
@@ -277,7 +282,7 @@ class KeptBody:
     def drop(self) -> None:
         """Nobody needs it any more."""
         self._pipeline.take_room(-self._taken)
-        self._taken = self._left = 0
+        self._taken = self._left = self._free = 0
         self._chunks = []
 
 

@@ -102,13 +102,16 @@ class _Server:
                 if self.failures:
                     self.rests = now() + REST  # one is enough to see whether it is back
                 answer = read(await exchange(self.address, request, most))
-        except TooLargeError:  # it is well
+        except TooLargeError as error:  # it is well
+            log.warning("%s: %s", self.address, error)
             raise
-        except (ScanError, OSError, ValueError):
+        except (ScanError, OSError, ValueError) as error:
             if not connected:
                 raise ScanError("all connections are in use") from None
             self.failures += 1
             self.rests = now() + REST
+            if self.failures == 1:
+                log.warning("%s: %s", self.address, _told(error))
             raise
         if self.failures:
             log.info("%s answers again", self.address)
@@ -156,19 +159,21 @@ class Servers:
                 return await server.ask(
                     request, read, most, min(share, HURRY) if server.failures >= GIVEN_UP else share
                 )
-            except TimeoutError:
-                problem = "no answer in time"
-            except socket.gaierror as error:  # whose number is not one of the system
-                problem = str(error.strerror)
-            except OSError as error:
-                problem = os.strerror(error.errno) if error.errno else str(error)
-            except (ScanError, ValueError) as error:  # ValueError: a name that no resolver takes
-                problem = str(error)
+            except (ScanError, OSError, ValueError) as error:
+                problems.append(f"{server.address}: {_told(error)}")
                 too_large += isinstance(error, TooLargeError)
-            problems.append(f"{server.address}: {problem}")
-            if server.failures == 1 or too_large:  # not once for every message
-                log.warning("%s", problems[-1])
         raise (TooLargeError if too_large == len(servers) else ScanError)("; ".join(problems))
+
+
+def _told(error: ScanError | OSError | ValueError) -> str:
+    """What went wrong, for the administrator."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, socket.gaierror):  # whose number is not one of the system
+        return str(error.strerror)
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    return str(error)  # a ValueError is one of a name that no resolver takes
 
 
 async def exchange(address: SocketAddress, request: Sequence[bytes | memoryview], most: int) -> bytes:

@@ -165,9 +165,8 @@ def _read(text: str) -> Url | None:
         if scheme in _WITHOUT_HOST or scheme.startswith("ms-"):
             return Url(scheme, "", "", rest=text[:MAX_URL])
         if scheme == "mailto":
-            domain = to_ascii_domain(
-                unquote(text.partition("?")[0].partition(",")[0][:MAX_URL]).rpartition("@")[2].strip()
-            )
+            mailbox = unquote(text[:MAX_URL].partition("?")[0].partition(",")[0])
+            domain = to_ascii_domain(mailbox.partition("@")[2].strip())
             return Url(scheme, domain, domain) if domain else None
         if scheme not in _WITH_HOST:
             return None
@@ -396,7 +395,7 @@ def _without_scheme(text: str) -> Iterator[_Found]:
             before = text[max(0, dot.start() - MAX_NAME - 1) : dot.start()]
             name = before[len(before.rstrip(_NAME)) :]
             sign = before[: -len(name)][-1:]
-            is_name = name[:1].isalnum() and len(name) <= MAX_NAME and ".." not in name
+            is_name = name[:1].isalnum() and name[-1] != "." and len(name) <= MAX_NAME and ".." not in name
             if is_name and name[:4].lower() != "www." and (not sign or sign not in _NOT_BEFORE_NAME):
                 yield _Found(f"http://{name}.{dot[1]}", "", False, "name")
 

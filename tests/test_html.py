@@ -199,6 +199,12 @@ def test_the_rest() -> None:
     assert (found.scripts, found.comments, found.cut) == (3, 1, False)
 
 
+def test_data_in_a_script_element_is_no_script() -> None:
+    assert read_html("<script type='application/ld+json'>{}</script>a").scripts == 0
+    assert read_html("<script type='application/javascript'>{}</script>a").scripts == 1
+    assert read_html("<script type='application/ld+json'>{}</script><script>x</script>a").scripts == 1
+
+
 def test_more_than_is_looked_at_is_said() -> None:
     assert read_html("a" * (MAX_HTML + 1)).cut
     assert len(read_html("<a href=x>" * 3000).links) == 2000

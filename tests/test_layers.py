@@ -37,6 +37,8 @@ CORE = [
     "zip_files",
     "archives",
     "office",
+    "pdf",
+    "macro_reader",
     "scanners",
     "state_directory",
     "stored_mail",

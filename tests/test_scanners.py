@@ -584,6 +584,16 @@ async def test_a_server_that_hangs_holds_nobody_up_for_long(monkeypatch: pytest.
         assert await servers.ask(REQUEST, text, 4096, 0.3) == "yes"
 
 
+async def test_several_that_hang_share_the_time() -> None:
+    async with serving(hangs) as first, serving(drips) as second, serving(hangs) as third:
+        servers = Servers(addresses(first, second, third))
+        began = time.monotonic()
+        with pytest.raises(ScanError, match=r"(no answer in time.*){3}"):
+            await servers.ask(REQUEST, text, 4096, 0.3)
+        assert time.monotonic() - began < 0.6
+        assert (first.asked, second.asked, third.asked) == (1, 1, 1)
+
+
 async def test_that_a_server_fails_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     up = False
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authmilter.urls import MAX_TARGETS, inner_urls, is_hosted, read_url, registered, targets
+from authmilter.urls import MAX_TARGETS, Target, feigned, inner_urls, is_hosted, read_url, registered, targets
 from tests.test_mime import message
 
 
@@ -31,6 +31,13 @@ from tests.test_mime import message
         pytest.param("  https://ex\nample.org\t/", "example.org", id="line ends within"),
         pytest.param("https://%65xample.org", "example.org", id="percent encoding"),
         pytest.param("https://ｅxample。org", "example.org", id="full width"),
+        pytest.param("https://𝐞𝐱𝐚𝐦𝐩𝐥𝐞.𝐨𝐫𝐠", "example.org", id="letters of mathematics"),
+        pytest.param("https://ex\u00adam\u200bple.org", "example.org", id="characters that nobody sees"),
+        pytest.param("https://💩.la", "xn--ls8h.la", id="a picture, which RFC 5891 forbids and browsers take"),
+        pytest.param("http://①⑨②.0.②.1/", "192.0.2.1", id="an address in circled digits"),
+        pytest.param(f"https://{'a' * 20000}@evil.example/", "evil.example", id="a user name without end"),
+        pytest.param("https://" + "a" * 2000 + "\u0301.example", "", id="a host that is too long"),
+        pytest.param("mailto:Bob%40Example.org?subject=x", "example.org", id="an address of mail"),
         pytest.param("https://bücher.example", "xn--bcher-kva.example", id="U-labels"),
         pytest.param("https://XN--bcher-kva.example", "xn--bcher-kva.example", id="A-labels"),
         pytest.param("http://192.0.2.1/", "192.0.2.1", id="an address"),
@@ -47,6 +54,8 @@ from tests.test_mime import message
         pytest.param("http://[::1", "", id="an open bracket"),
         pytest.param("http://", "", id="nothing"),
         pytest.param("data:text/html,hello", "", id="content"),
+        pytest.param("file://192.0.2.1/share", "", id="a folder"),
+        pytest.param("ms-msdt:/id", "", id="a program"),
     ],
 )
 def test_hosts(text: str, host: str) -> None:
@@ -56,7 +65,9 @@ def test_hosts(text: str, host: str) -> None:
     assert found.address == (ip_address(host) if host[:1].isdigit() or ":" in host else None)
 
 
-@pytest.mark.parametrize("text", ["", "mailto:a@example.org", "#top", "page.html", "/page", "tel:123", "cid:1", "1:2"])
+@pytest.mark.parametrize(
+    "text", ["", "mailto:", "mailto:nobody", "#top", "page.html", "/page", "tel:123", "cid:1", "1:2"]
+)
 def test_what_leads_nowhere(text: str) -> None:
     assert read_url(text) is None
 
@@ -74,6 +85,8 @@ def test_what_leads_nowhere(text: str) -> None:
         ("https://%65xample.org/", True, 0, ""),
         ("https://example。org/", True, 0, ""),
         ("https://bücher.example/", False, 0, ""),
+        ("https://𝐞xample.org/", True, 0, ""),
+        ("https://bücher。example/", True, 0, ""),
     ],
 )
 def test_form(text: str, odd: bool, port: int, user: str) -> None:
@@ -90,6 +103,20 @@ def test_form(text: str, odd: bool, port: int, user: str) -> None:
         ("https://a.example/?u=https%253A%252F%252Fb.example%252Fx", ["b.example"]),
         ("https://a.example/http://b.example/?u=http://c.example/", ["b.example", "c.example"]),
         ("https://a.example/?u=nothing", []),
+        ("https://a.example/?u=%68%74%74%70s://b.example/x", ["b.example"]),
+        ("https://a.example/?u=HTTPS://B.example/x", ["b.example"]),
+        ("https://a.example/?u=aHR0cHM6Ly9iLmV4YW1wbGUveA", ["b.example"]),
+        ("https://a.example/ck?u=a1aHR0cDovL2IuZXhhbXBsZS94&ntb=1", ["b.example"]),
+        ("https://a.example/#aHR0cHM6Ly9iLmV4YW1wbGUv", ["b.example"]),
+        ("https://urldefense.proofpoint.com/v2/url?u=https-3A__b.example_x-2520y&d=DwMF", ["b.example"]),
+        ("https://urldefense.com/v3/__https://b.example/x__;Kys!!abc$", ["b.example"]),
+        ("https://urldefense.com/v3/__https:/b.example/x__;!!abc$", ["b.example"]),
+        ("https://eur01.safelinks.protection.outlook.com/?url=https%3A%2F%2Fb.example%2Fx&data=05", ["b.example"]),
+        (
+            "https://l.facebook.com/l.php?u=https%3A%2F%2Fb.example%2F%3Fv%3Dhttp%253A%252F%252Fc.example",
+            ["b.example", "c.example"],
+        ),
+        ("https://a.example/" + "x" * 9000 + "?u=https://b.example", []),
         ("https://a.example/" + "?u=https://b.example/" * 9, ["b.example"] * 3),
     ],
 )
@@ -114,8 +141,104 @@ def test_targets_of_html_text_and_meta_elements() -> None:
         ("d.example", "a", "Here", False, ["e.example"]),
         ("f.example", "a", "there", True, []),
         ("g.example", "form", "", False, []),
+        ("no.example", "mail", "write", False, []),
         ("c.example", "refresh", "", False, []),
     ]
+
+
+def test_an_address_to_write_to_is_no_link_to_click() -> None:
+    found = targets(message(b"Content-Type: text/html\n\n<a href='MAILTO:x@Shop.example'>write</a>"))
+    assert [(t.url.host, t.tag, t.is_clicked) for t in found] == [("shop.example", "mail", False)]
+
+
+@pytest.mark.parametrize(
+    ("text", "hosts"),
+    [
+        pytest.param("go to evil.shop, now.", ["evil.shop"], id="a domain"),
+        pytest.param("EVIL.COM/login", ["evil.com"], id="in capitals, with a path"),
+        pytest.param("a.b.co.uk:8080", ["a.b.co.uk"], id="with a port"),
+        pytest.param("bob@evil.com evil.com@test.invalid", [], id="an address of mail"),
+        pytest.param("src/main.rs setup.py a.tar.gz README.md", [], id="file names"),
+        pytest.param("the end.Next sentence", [], id="no blank behind a full stop"),
+        pytest.param("https://evil.com/x.shop", [], id="within a URL"),
+        pytest.param("/usr/share/x.org", [], id="within a path"),
+        pytest.param("evil..com -x.com", [], id="no domain"),
+        pytest.param("x" * 200 + ".com", [], id="more than a domain has"),
+    ],
+)
+def test_domains_in_a_text(text: str, hosts: list[str]) -> None:
+    found = targets(message(b"Subject: x\n\n" + text.encode()))
+    assert [t.url.host for t in found if t.tag == "name"] == hosts
+    assert not any(t.is_clicked for t in found if t.tag == "name")
+
+
+@pytest.mark.parametrize(
+    ("text", "hosts"),
+    [
+        ("<http://a.example/x> and 'http://b.example'", ["a.example", "b.example"]),
+        ("请访问https://a.example/x，谢谢", ["a.example"]),
+        ("http://[2001:db8::1]:80/x", ["2001:db8::1"]),
+        ("HTTP://A.EXAMPLE", ["a.example"]),
+        ("http://a.example/?http://b.example", ["a.example"]),
+        (f"http://{'x' * 3000}@a.example/", ["a.example"]),
+    ],
+)
+def test_urls_in_a_text(text: str, hosts: list[str]) -> None:
+    assert [t.url.host for t in targets(message(b"Subject: x\n\n" + text.encode()))] == hosts
+
+
+def test_a_link_beside_which_others_stand_in_the_text_of_a_document() -> None:
+    html = b"Content-Type: text/html\n\n<a href='https://a.example'>a.com</a> or https://b.example/ or <a href='https://c.example'>https://d.example/</a>"
+    found = targets(message(html))
+    assert [(t.url.host, t.tag) for t in found] == [("a.example", "a"), ("c.example", "a"), ("b.example", "text")]
+
+
+def test_a_reference_without_scheme() -> None:
+    html = (
+        b"Content-Type: text/html\n\n<a href='www.a.example/x'>1</a><a href='evil.shop'>2</a><a href='page.html'>3</a>"
+    )
+    assert [t.url.host for t in targets(message(html))] == ["www.a.example", "evil.shop"]
+
+
+def test_the_same_text_in_both_alternatives_counts_once() -> None:
+    raw = (
+        b"Content-Type: multipart/alternative; boundary=x\n\n--x\n\nhttps://a.example/1\n--x\nContent-Type: text/html\n\n"
+        b"<a href='https://a.example/1'></a>\n--x--\n"
+    )
+    assert [(t.url.host, t.tag) for t in targets(message(raw))] == [("a.example", "a")]
+
+
+def test_empty_parts_and_long_ones_hide_nothing() -> None:
+    head = b"Content-Type: multipart/mixed; boundary=x\n\n"
+    empty = b"--x\nContent-Type: text/plain\n\n\n" * 30
+    last = b"--x\nContent-Type: text/plain\n\nhttps://a.example/\n"
+    assert [t.url.host for t in targets(message(head + empty + last))] == ["a.example"]
+    long = b"--x\nContent-Type: text/plain\n\n" + b"word " * 100_000 + b"\nhttps://b.example/\n"
+    assert [t.url.host for t in targets(message(head + long + last))] == ["b.example", "a.example"]
+
+
+def test_links_of_an_attached_message() -> None:
+    raw = b"Content-Type: message/rfc822\n\nSubject: x\n\nhttps://a.example/\n"
+    assert [t.url.host for t in targets(message(raw))] == ["a.example"]
+
+
+@pytest.mark.parametrize(
+    ("text", "href", "said"),
+    [
+        ("www.bank.com", "https://evil.test/", "www.bank.com"),
+        ("https://bank.com/login", "https://www.bank.com/", ""),
+        ("bücher.de", "https://xn--bcher-kva.de/", ""),
+        ("b\u200bank.com", "https://evil.test/", "bank.com"),
+        ("bank.com", "https://x.safelinks.protection.outlook.com/?url=https%3A%2F%2Fbank.com", ""),
+        ("bank.com", "https://x.safelinks.protection.outlook.com/?url=https%3A%2F%2Fevil.com", "bank.com"),
+        ("bank.com", "https://protect.mimecast.com/s/abc", ""),
+        ("x" * 400 + ".com", "https://evil.test/", ""),
+    ],
+)
+def test_what_a_link_says(text: str, href: str, said: str) -> None:
+    url = read_url(href)
+    assert url is not None
+    assert feigned(Target(url, "a", text, inner=tuple(inner_urls(url)))) == said
 
 
 def test_targets_are_read_once() -> None:
@@ -167,6 +290,11 @@ def test_no_text_makes_it_fail(text: str) -> None:
         "\\",
         "http://a.",
         "&",
+        "a.com ",
+        ".com",
+        "aHR0cHM6Ly",
+        "http://💩",
+        "-3A__",
     ],
 )
 def test_a_megabyte_of_traps_takes_little_time(piece: str) -> None:

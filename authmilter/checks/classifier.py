@@ -59,7 +59,7 @@ class Classifier:
     DMARC, comes from a domain of good reputation itself or from a known correspondent, and has nothing against it; as spam what is
     over the threshold `reject` for at least two reasons, or reached a spam trap from a client or with a link that is
     listed.  What the classifier takes for the contrary it leaves.  Of one sender it takes `auto_learn_sender` messages a
-    day: who wants to teach it wrong needs many good names for a long time, and what was learned by hand prevails.  `authmilter
+    day, and keeps a hash of its name with each: who wants to teach it wrong needs many good names for a long time, and what was learned by hand prevails.  `authmilter
     learn --forget-auto` takes all of it back.
     """
 

@@ -38,6 +38,24 @@ _ALIKE = 0.3  # share of the words of one that the other has
         "html_refresh": 1.0,
         "html_base": 0.5,
     },
+    meanings={
+        "html_only": "HTML without plain text beside it.",
+        "html_only_base64": "The same in base64.",
+        "html_hidden_text": "More text is hidden, by styles or style sheets, than the line that lists of messages show.",
+        "html_hidden_more": "More text is hidden than shown.",
+        "html_image_only": (
+            "Pictures from elsewhere and links, with hardly any text; the less text there is, the more of it.  Attached "
+            "pictures do not count."
+        ),
+        "html_data_image": "A picture within the HTML itself (data:).",
+        "html_differs": "Few words of the plain text are in the HTML that is its alternative.",
+        "html_plain_empty": "The plain text beside the HTML is empty.",
+        "html_script": "Scripts, or handlers of events; not data in JSON for the reader.",
+        "html_form": "Fields to fill in.",
+        "html_password": "A field for a password.",
+        "html_refresh": "A page that leads on to another by itself.",
+        "html_base": "A base element, which moves where links lead.",
+    },
 )
 def html_tricks(tx: Transaction, tools: Tools) -> Iterator[Finding]:  # noqa: ARG001
     """HTML with much hidden text, with pictures in place of text, differing from the plain text, or with forms or scripts."""
@@ -56,8 +74,8 @@ def html_tricks(tx: Transaction, tools: Tools) -> Iterator[Finding]:  # noqa: AR
             plain = next((text for text in texts if text.parent is page.parent), None)
             if plain is not None and plain.parent is not None and plain.parent.type == "multipart/alternative":
                 _compare(plain, html, found)
-    if _is_picture(pages, texts):
-        found["html_image_only"] = ""
+    if share := _of_pictures(pages, texts):
+        yield Finding("html_image_only", "", share)
     for symbol, detail in found.items():
         yield Finding(symbol, detail)
 
@@ -105,11 +123,19 @@ def _look_at(html: Html, found: dict[str, str]) -> None:
         found.setdefault("html_data_image", "")
 
 
-def _is_picture(pages: list[Part], texts: list[Part]) -> bool:
-    """Is what there is to read in pictures?"""
-    shown = sum(len(page.html.text) for page in pages if page.html is not None)
-    pictures = any(page.html is not None and page.html.images for page in pages)
-    return pictures and shown < _FEW_WORDS and all(len(text.text) < _FEW_WORDS for text in texts)
+def _of_pictures(pages: list[Part], texts: list[Part]) -> float:
+    """How much of what there is to read is in pictures that lead somewhere: 0 if there are none, 1 if there is no text.
+
+    Pictures that are attached are what people send to each other.
+    """
+    read = [page.html for page in pages if page.html is not None]
+    if not any(image.src[:4].lower() != "cid:" for html in read for image in html.images):
+        return 0.0
+    if not any(link.tag in ("a", "area") for html in read for link in html.links):
+        return 0.0
+    # The sum for pages, since a message may have many; of plain text each part is an alternative to them.
+    shown = max([sum(len(html.text) for html in read), *(len(text.text) for text in texts)])
+    return round(max(0.0, 1 - shown / _FEW_WORDS), 2)
 
 
 def _compare(plain: Part, html: Html, found: dict[str, str]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from authmilter.check import Tools, check
 from authmilter.evidence import Finding
-from authmilter.mime import mime
+from authmilter.mime import ODDITIES, mime
 from authmilter.model import Stage, Transaction
 
 # Measured on some 6,000 good and 7,000 bad messages, of which hardly one has any of these, but for footers that lists
@@ -34,9 +34,17 @@ _WEIGHTS = {
 }
 
 
-@check(Stage.EOM, scores={f"mime_{name}": weight for name, weight in _WEIGHTS.items()}, body=True)
+@check(
+    Stage.EOM,
+    scores={f"mime_{name}": weight for name, weight in _WEIGHTS.items()},
+    body=True,
+    meanings={f"mime_{name}": meaning for name, meaning in ODDITIES.items()},
+)
 def mime_structure(tx: Transaction, tools: Tools) -> Iterator[Finding]:  # noqa: ARG001
-    """Parts, boundaries, encodings or file names that mail readers read in different ways."""
+    """Parts, boundaries, encodings or file names that mail readers read in different ways.
+
+    What is missing because no more of a large message was kept ([milter] scan_size) is not among them.
+    """
     taken = mime(tx.message)
     for part in taken.parts:
         if part.encoding == "base64":

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("authmilter.classifier")
 
+FIRST = 5.0  # seconds after the start of the daemon until it looks
 LOOK_EVERY = 60.0  # seconds
 REST = 20.0  # times as long as it trained it does not train again
 
@@ -114,7 +115,7 @@ def take_spool(path: Path, learned: "Learned", *, daily: int, of_origin: int) ->
 async def keep_trained(settings: Callable[[], "Classifier"]) -> None:
     """For one worker of a daemon: train whenever there is something new, as often as the configuration allows."""
     said = ""
-    pause = LOOK_EVERY
+    pause = FIRST
     while True:
         await asyncio.sleep(pause)
         pause = LOOK_EVERY

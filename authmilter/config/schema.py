@@ -90,7 +90,7 @@ class Milter:
     )
     scan_size: Size = option(
         Size(8 * 1024 * 1024),
-        "Body octets that checks of content look at; a worker keeps 256M of all messages at once, and cuts what is beyond.",
+        "Body octets that checks of content look at; a worker keeps 256M of all messages at once, besides the first 128K of each, and cuts what is beyond.",
         at_least=0,
         at_most=64 * 1024 * 1024,
     )

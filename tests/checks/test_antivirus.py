@@ -395,13 +395,23 @@ async def test_a_scan_that_a_slow_sender_leaves_no_time_for_has_failed(action: A
 
 async def test_bodies_beyond_what_a_worker_keeps_are_deferred(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("authmilter.pipeline.MAX_BODIES", 100_000)
+    monkeypatch.setattr("authmilter.pipeline.ALWAYS_KEPT", 20_000)
     async with serving(Scripted(b"stream: OK\0")) as server:
         rig = session_rig(server, "on_error = defer\n[milter]\nscan_size = 150000\n")
-        assert (await rig.play(body=b"x" * 90_000)).action is Action.ACCEPT
-        assert (await rig.play(body=b"x" * 110_000)).action is Action.TEMPFAIL
+        for size, action in [(110_000, Action.ACCEPT), (130_000, Action.TEMPFAIL), (110_000, Action.ACCEPT)]:
+            assert (await rig.play(body=b"x" * size)).action is action
     async with serving(Scripted(b"stream: OK\0")) as server:
         rig = session_rig(server, "on_error = defer\n[milter]\nscan_size = 50000\n")
-        assert (await rig.play(body=b"x" * 110_000)).action is Action.ACCEPT  # by the size that the administrator set
+        assert (await rig.play(body=b"x" * 130_000)).action is Action.ACCEPT  # by the size that the administrator set
+
+
+async def test_bodies_that_are_under_way_hide_no_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("authmilter.pipeline.MAX_BODIES", 0)
+    clamd = Scripted(b"stream: OK\0")
+    async with serving(clamd) as server:
+        rig = session_rig(server, "on_error = defer\n")
+        assert (await rig.play(body=b"x" * 100_000)).action is Action.ACCEPT
+    assert clamd.streams[0].endswith(b"\r\n\r\n" + b"x" * 100_000)
 
 
 async def test_recipients_leave_room_for_what_is_found_in_the_message() -> None:

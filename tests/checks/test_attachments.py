@@ -113,7 +113,7 @@ ENCRYPTED[6] |= 1
         pytest.param("a.exe. .", b"x", "x/y", {"dangerous"}, id="dots at the end"),
         *(
             pytest.param(f"a.{last}", b"x", "x/y", {"dangerous"}, id=f"a.{last}")
-            for last in "iso img vhd one chm hta wsf msi jar ace url lnk cab xll".split()
+            for last in ("iso", "img", "vhd", "one", "chm", "hta", "wsf", "msi", "jar", "ace", "url", "lnk", "cab", "xll")
         ),
         pytest.param("a.html", b"<html><script>window.x</script>", "text/html", {"html", "html_script"}, id="a page with a script"),
         pytest.param(

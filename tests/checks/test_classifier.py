@@ -241,7 +241,7 @@ async def test_it_learns_in_a_session_what_a_spam_trap_and_a_list_agree_on(tmp_p
     config = (
         f"[classifier]\ntable = {tmp_path}/table\nauto_learn = yes\n"
         "[spamtraps]\naddresses = trap@site.example\n"
-        "[dnsbl zen]\nzone = zen.example\n"
+        "[dnsbl zen]\nzone = zen.example\n[scores]\nspamtrap = 1\n"
     )
     dns = FakeDNS({"7.2.0.192.zen.example A": ["127.0.0.2"]})
     sessions = Sessions(config, MemoryStore(), dns, lambda: NOW)

@@ -76,9 +76,13 @@ def test_what_is_in_it(html: str, symbols: set[str]) -> None:
         pytest.param(both(LONG, TEXT, "mixed"), set(), id="another text that is no alternative"),
         pytest.param(both("Your reader has no HTML", TEXT), set(), id="a short note in place of the text"),
         pytest.param(both(LONG, f"<p hidden>{LONG}</p>{TEXT * 3}"), {"html_hidden_text"}, id="the same text, hidden"),
-        pytest.param(both("x", "<img src='http://x/1.png'>"), {"html_image_only"}, id="a picture"),
         pytest.param(
-            both("", "<img src='http://x/1.png'>"), {"html_image_only"}, id="a picture and an empty alternative"
+            both("x", "<a href='http://x/'><img src='http://x/1.png'></a>"), {"html_image_only"}, id="a picture"
+        ),
+        pytest.param(
+            both("", "<a href='http://x/'><img src='http://x/1.png'></a>"),
+            {"html_image_only"},
+            id="a picture and an empty alternative",
         ),
         pytest.param(
             both(TEXT, "<img src='http://x/1.png'>"),
@@ -96,6 +100,22 @@ def test_beside_the_text(raw: str, symbols: set[str]) -> None:
     assert found(raw) == symbols
 
 
+@pytest.mark.parametrize(
+    ("plain", "html", "strength"),
+    [
+        pytest.param("", "<a href='http://x/'><img src='http://x/1.png'></a>", 1.0, id="a picture alone"),
+        pytest.param("", f"<a href='http://x/'><img src='http://x/1.png'></a>{'x' * 50}", 0.75, id="a little text"),
+        pytest.param("x" * 100, "<a href='http://x/'><img src='http://x/1.png'></a>", 0.5, id="text in the other form"),
+        pytest.param("", f"<a href='http://x/'><img src='http://x/1.png'></a>{'x' * 300}", 0.0, id="text enough"),
+        pytest.param("Look!", "<a href='http://x/'>x</a><img src='cid:1'>Look!", 0.0, id="a photograph"),
+        pytest.param("Look!", "<img src='http://x/1.png'>Look!", 0.0, id="a picture that leads nowhere"),
+    ],
+)
+def test_the_less_text_beside_pictures_the_more_it_weighs(plain: str, html: str, strength: float) -> None:
+    taken = Transaction(message=message(both(plain, html).encode()))
+    assert sum(f.strength for f in computed(html_tricks, taken, tools()) if f.symbol == "html_image_only") == strength
+
+
 def test_no_weight_tags_alone() -> None:
     scores = next(check.scores for check in all_checks() if check.name == "html_tricks")
-    assert all(isinstance(weight, float) and 0 < weight <= 1.5 for weight in scores.values())
+    assert all(isinstance(weight, int | float) and 0 <= weight <= 1.5 for weight in scores.values())

@@ -40,4 +40,4 @@ def test_a_message_larger_than_what_is_kept_has_no_finding_for_that() -> None:
 def test_every_oddity_has_a_weight_that_tags_nothing_alone() -> None:
     scores = next(check.scores for check in all_checks() if check.name == "mime_structure")
     assert set(scores) == {f"mime_{name}" for name in ODDITIES}
-    assert all(isinstance(weight, float) and 0 <= weight <= 1.5 for weight in scores.values())
+    assert all(isinstance(weight, int | float) and 0 <= weight <= 1.5 for weight in scores.values())

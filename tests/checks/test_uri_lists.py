@@ -32,7 +32,18 @@ def link(href: str) -> str:
         pytest.param(link("https://a.test/?u=https://b.test/"), ["a.test", "b.test"], id="a URL within"),
         pytest.param(link("https://a.test/1") + link("https://a.test/2"), ["a.test"], id="once"),
         pytest.param(
-            link("https://own.test/") + link("https://www.own.test/"), ["own.test"], id="exempt, but not below"
+            link("https://own.test/") + link("https://www.own.test/"), [], id="exempt, and what was registered so"
+        ),
+        pytest.param(link("https://x.pages.dev/"), ["x.pages.dev"], id="exempt is who hosts, not those who are there"),
+        pytest.param(link("https://x.github.io/"), ["x.github.io"], id="below a public suffix of the private section"),
+        pytest.param(link("https://pages.dev/"), [], id="who hosts"),
+        pytest.param(link("https://www.w3.org/"), [], id="where everybody leads"),
+        pytest.param(link("https://sites.google.com/x"), ["sites.google.com"], id="pages of others there"),
+        pytest.param(link("https://www.google.com/url?q=https://a.test/"), ["a.test"], id="what a redirector leads to"),
+        pytest.param(link("https://nas.local/") + link("https://x.onion/"), [], id="nobody's names"),
+        pytest.param(link("mailto:x@a.test"), ["a.test"], id="an address to write to"),
+        pytest.param(
+            f"see evil.shop {link('https://b.test')}", ["b.test", "evil.shop"], id="a name in the text, at last"
         ),
         pytest.param(
             f"<p hidden>{link('https://a.test')}</p>{link('https://b.test')}", ["b.test", "a.test"], id="shown first"
@@ -40,7 +51,7 @@ def link(href: str) -> str:
     ],
 )
 def test_what_is_asked_for(html: str, hosts: list[str]) -> None:
-    assert linked(mail(html).message, 5, ("own.test",)) == hosts
+    assert linked(mail(html).message, 5, ("own.test", "pages.dev")) == hosts
 
 
 def test_of_too_many_the_first_and_the_last() -> None:

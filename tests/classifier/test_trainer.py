@@ -18,6 +18,8 @@ from authmilter.classifier.table import Table
 from authmilter.classifier.trainer import is_current, is_due, keep_trained, retrain, take_spool
 from authmilter.config.option import FilePath, Seconds
 from tests.classifier.mail import message
+from tests.rig import daemon as running
+from tests.rig.sockets import wait_until
 from tests.shared import ROOT
 
 
@@ -146,6 +148,7 @@ class Daemon:
     """A worker that keeps the table trained."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+        monkeypatch.setattr(trainer, "FIRST", 0.02)
         monkeypatch.setattr(trainer, "LOOK_EVERY", 0.02)
         monkeypatch.setenv("PYTHONPATH", str(ROOT))
         self.options = Classifier(table=FilePath(str(path)), train_every=Seconds(0.02))
@@ -204,3 +207,12 @@ async def test_the_daemon_does_not_train(
     await daemon.until(lambda: time.monotonic() > end)
     assert not looked
     assert learned.counts() == (20, 20, 0)
+
+
+def test_a_daemon_trains_from_what_was_left_for_later(learned: Learned) -> None:
+    with running.Daemon(
+        "inet", {"classifier": {"table": str(learned.path.with_suffix("")), "minimum_ham": 10}}
+    ) as daemon:
+        wait_until(lambda: daemon.log_lines("trained from 20 ham and 20 spam"), 30, "training")
+        assert not daemon.log_lines("not trained")
+    assert is_current(learned.path.with_suffix(""), learned)
