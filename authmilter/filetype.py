@@ -175,9 +175,9 @@ PAGES = frozenset(("htm", "html", "shtml", "xhtml", "xht", "mht", "mhtml"))
 # The types that a name or a Content-Type promises.
 _PROMISED = {
     "pdf": ("pdf",),
-    "doc": ("office-ole", "rtf", "office-zip", "html"),
-    "xls": ("office-ole", "office-zip", "html"),
-    "ppt": ("office-ole", "office-zip"),
+    "doc": ("office-ole", "rtf", "office-zip", "zip", "html"),
+    "xls": ("office-ole", "office-zip", "zip", "html"),
+    "ppt": ("office-ole", "office-zip", "zip"),
     "docx": ("office-zip", "zip", "office-ole"),
     "xlsx": ("office-zip", "zip", "office-ole"),
     "pptx": ("office-zip", "zip", "office-ole"),
@@ -196,14 +196,16 @@ _PROMISED = {
     "zip": ("zip", "office-zip", "jar"),
     "txt": (),
     "csv": (),
-    "application/msword": ("office-ole", "rtf", "office-zip", "html"),
+    "application/msword": ("office-ole", "rtf", "office-zip", "zip", "html"),
     "application/pdf": ("pdf",),
     "image/jpeg": ("image",),
     "image/png": ("image",),
     "image/gif": ("image",),
 }
 # What nobody takes for something else by mistake.
-_ACTIVE = frozenset(("executable", "script", "shortcut", "help", "cabinet", "disk", "onenote", "html", "svg", "jar"))
+_ACTIVE = frozenset(
+    ("executable", "script", "shortcut", "help", "cabinet", "disk", "onenote", "html", "svg", "jar", "zip", "rar", "7z")
+)
 
 
 def disguised(content: str, extension: str, declared: str) -> str:

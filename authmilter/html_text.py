@@ -77,7 +77,9 @@ _TAG = re.compile(r"(/?)([a-zA-Z][^\s/]*+)(.*+)", re.DOTALL)
 _COMPLETE = re.compile(
     r"[\s/]*+=?+(?:[^=/]++|/++\s*+=?+|=\s*+(?:\"[^\"]*+\"|'[^']*+'|[^\s\"'][^\s]*+|(?![\"']))[\s/]*+=?+)*+"
 )
-_ATTRIBUTE = re.compile(r"(=?[^\s/>=]++)(?:\s*+=(?:\s*+(?:\"([^\"]*+)\"|'([^']*+)'|([^\s>\"'][^\s>]*+)))?+)?+|[\s/=]++")
+_ATTRIBUTE = re.compile(
+    r"[\s/]*+(?:(=?[^\s/>=]++)(?:\s*+=(?:\s*+(?:\"([^\"]*+)\"|'([^']*+)'|([^\s>\"'][^\s>]*+)))?+)?+|[\s/=]++)"
+)
 _LONG_TAG = 512  # characters from which on a tag is hardly there twice
 _COMMENT_END = re.compile(r"--!?>")
 _LINKS = {
@@ -157,7 +159,7 @@ def attributes(text: str) -> dict[str, str]:
     if len(text) < _LONG_TAG:
         every = _ATTRIBUTE.findall(text)
     else:
-        every = (one.groups() for one in islice(_ATTRIBUTE.finditer(text), 2 * MAX_ATTRIBUTES))  # with what is between
+        every = (one.groups() for one in islice(_ATTRIBUTE.finditer(text), MAX_ATTRIBUTES))
     for name, double, single, bare in every:
         if name:
             found.setdefault(name.lower(), _value(double or single or bare or ""))
@@ -498,9 +500,7 @@ class _Reader:
                 else:
                     self._tags += 1
                     if tag.block:
-                        self._out.append("\0")
-                        if self._href is not None:
-                            self._link_text.append(" ")
+                        self._end_line()
                     if tag.matters or self._changes or self._sheets.matters:
                         resume = self._act(tag, at + len(head) + 2)
                         if resume != at + len(head) + 2:
@@ -518,6 +518,11 @@ class _Reader:
         if self._href is not None:
             self._link_text.append(text)
 
+    def _end_line(self) -> None:
+        self._out.append("\0")
+        if self._href is not None:
+            self._link_text.append(" ")
+
     def _odd(self, at: int) -> int:
         """What begins with "<", but is no tag up to the next ">"; returns where text goes on."""
         found = _MARKUP.match(self._source, at)
@@ -533,7 +538,7 @@ class _Reader:
         tag = _tag(parts[2].lower(), bool(parts[1]), parts[3])
         self._tags += 1
         if tag.block:
-            self._out.append("\0")
+            self._end_line()
         return self._act(tag, found.end())
 
     def _skipped(self, position: int, kind: str) -> int:

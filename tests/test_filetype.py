@@ -115,6 +115,13 @@ def test_extensions(name: str, expected: tuple[str, ...]) -> None:
         ("html", "txt", "text/plain", ""),
         ("script", "txt", "", ""),
         ("image", "pdf", "", ""),
+        ("zip", "pdf", "", "pdf"),
+        ("rar", "jpg", "", "jpg"),
+        ("rar", "doc", "", "doc"),
+        ("zip", "doc", "application/msword", ""),
+        ("zip", "zip", "application/zip", ""),
+        ("rar", "zip", "", "zip"),
+        ("7z", "7z", "application/x-7z-compressed", ""),
         ("", "pdf", "application/pdf", ""),
     ],
 )

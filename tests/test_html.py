@@ -107,6 +107,8 @@ def test_hidden_text(source: str, shown: str, hidden: str) -> None:
         pytest.param("<a href='&#106;ava\nscript:x'>x</a>", [Link("a", "javascript:x", "x")], id="what browsers drop"),
         pytest.param("<a href=a><img alt=logo src=b></a>", [Link("a", "a", "logo")], id="a picture"),
         pytest.param("<a href=a><p>x</p>y</a>", [Link("a", "a", "x y")], id="blocks within"),
+        pytest.param("<a href=a>x<p a='<>'>y</a>", [Link("a", "a", "x y")], id="an odd block within"),
+        pytest.param("<a =href=b href=a>x</a>", [Link("a", "a", "x")], id="a name that begins with a sign of equality"),
         pytest.param("<a name=a>x</a>", [], id="an anchor"),
         pytest.param("<!-- <a href=a>x</a> -->", [], id="in a comment"),
         pytest.param(

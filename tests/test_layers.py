@@ -42,6 +42,7 @@ CORE = [
     "scanners",
     "state_directory",
     "stored_mail",
+    "text_words",
     "classifier.features",
     "classifier.spool",
     "classifier.table",

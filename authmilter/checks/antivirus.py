@@ -86,7 +86,8 @@ class Antivirus:
     outbound: bool = option(True, "Scan mail of our users and of clients in [networks] internal too.")
     on_error: Literal["accept", "defer"] = option(
         "accept",
-        "accept or defer (451 4.7.1) where no clamd answers; what is deferred is sent again, and scanned then.",
+        "accept or defer (451 4.7.1) where no clamd answers, or a message could not be scanned for want of time or memory; what is "
+        "deferred is sent again, and scanned then.",
     )
 
     @cached_property

@@ -64,7 +64,8 @@ class Attachments:
 
     The names that count are all that some mail reader would show, without the marks and blanks that hide their end, and
     those of files in zip, 7z, RAR, tar, cabinet, gzip, bzip2 and xz archives, archives in archives included; attached
-    messages are looked into as well.  What an archive has in it is told by content too, but for what RAR has packed.
+    messages are looked into as well.  What an archive has in it is told by content too, but for what RAR has packed.  Among
+    more than thirty files the name of one says little: programs are sent so, and then only `attachment_in_archive` is found.
 
     What is found adds up to less than the default of `tag` for each kind of thing: a program, a page, a document.  To be
     stricter give an action to the symbol in [scores], such as `attachment_dangerous = reject`, `attachment_macro_autorun =
@@ -206,7 +207,11 @@ class _Looker:
     def message(self, content: Mime, *, attached: bool = False) -> None:
         """Every part that is a file."""
         for part in content.parts:
-            if part.is_leaf and part.kind not in ("preamble", "epilogue") and (part.names or _is_file(part)):
+            if part.kind in ("preamble", "epilogue"):
+                continue
+            if not part.is_leaf:
+                self._names(part.names)  # what is in it are parts of their own
+            elif part.names or _is_file(part):
                 self._part(part, attached)
 
     def _part(self, part: Part, attached: bool) -> None:

@@ -17,33 +17,17 @@ from authmilter.header_text import display_name, reply_to, site, text, value
 from authmilter.html_text import Html
 from authmilter.mime import Part, parts
 from authmilter.model import Message
+from authmilter.text_words import MAX_PARTS, MAX_TEXT, subject_words, text_words, words
 
 VERSION = 1
 BITS = 20
 SLOTS = 1 << BITS
-MAX_TEXTS = 8  # text parts that are read
-MAX_TEXT = 32768  # characters of each
-MAX_WORDS = 2000  # of each
 MAX_HOSTS = 40  # of links
 MAX_FIELDS = 200  # whose names are looked at
-MAX_PARTS = 50
 
 # Where the numbers of one kind begin: the same word in the subject and in the text is two things.
 _TEXT, _SUBJECT, _PAIR, _LINK, _FROM, _NAME, _REPLY, _MAILER, _BUILD, _FIELD = range(10)
 
-# A word is a run of letters, digits and these signs; whatever is beyond ASCII is a letter, in UTF-8.
-_LETTERS = bytes(
-    octet if octet >= 0x80 or chr(octet).isalnum() or chr(octet) in "$'%!" else 0x20 for octet in range(256)
-).lower()
-# What is written without blanks (Chinese, Japanese, Korean) has a word in each letter.
-_IDEOGRAPH = re.compile(rb"[\xe3-\xed][\x80-\xbf]{2}")
-_WORD = re.compile(rb"[\xe3-\xed][\x80-\xbf]{2}|!|[0-9a-z$'%\x80-\xe2\xee-\xff]+")
-# Signs that are no letters, and those that can't be seen, by which a word may be hidden.
-_SIGNS = (
-    *((sign, " ") for sign in "\u00a0\u2013\u2014\u201c\u201d\u2026\u2022"),
-    ("\u2019", "'"),
-    *((sign, "") for sign in "\u00ad\u200b\u200c\u200d\u2060\ufeff"),
-)
 _URL = re.compile(r"https?://([\w.-]{1,255})(?:/[^\s\"'<>?#]{0,200})?(\??)", re.IGNORECASE)
 _HOST = re.compile(r"https?:/{1,3}(?:[^\s/?#@]{0,100}@)?([^\s/?#:@]{1,255})[^?]{0,500}(\??)", re.IGNORECASE)
 _ZONE = re.compile(rb"(?:([+-]\d{4})|([A-Z]{1,5}))\s*+(?:\(|$)")
@@ -90,12 +74,9 @@ def features(message: Message) -> frozenset[int]:
 
 def _numbers(message: Message) -> Iterable[int]:
     leaves = [part for part in islice(parts(message), MAX_PARTS) if part.is_leaf]
-    texts = [part for part in leaves if part.type.startswith("text/")]
-    texts.sort(key=_is_beside)  # what not all readers show must not crowd out what they do
-    del texts[MAX_TEXTS:]
     build = _Build()
     return chain(
-        *[_text(part, build) for part in texts],
+        *[_text(part, its, build) for part, its in text_words(message)],
         _subject(message, build),
         _hashed(build.links(), _LINK),
         _people(message, build),
@@ -105,29 +86,8 @@ def _numbers(message: Message) -> Iterable[int]:
     )
 
 
-def _is_beside(part: Part) -> bool:
-    return part.kind != "part"
-
-
 def _hashed(words: Iterable[bytes], kind: int) -> Iterator[int]:
     return map(crc32, words, repeat(kind))
-
-
-def _words(text: str) -> list[bytes]:
-    """The first words of a text."""
-    text = text[:MAX_TEXT]
-    if text.isascii():
-        raw = text.encode().translate(_LETTERS)
-    else:
-        for sign, instead in _SIGNS:
-            text = text.replace(sign, instead)
-        # A character that UTF-8 can't write stands for an octet that could not be read.
-        raw = text.lower().encode("utf-8", "replace").translate(_LETTERS)
-        if _IDEOGRAPH.search(raw):
-            return _WORD.findall(raw)[:MAX_WORDS]
-    if b"!" in raw:
-        raw = raw.replace(b"!", b" ! ")
-    return raw.split(None, MAX_WORDS)[:MAX_WORDS]
 
 
 def _size(number: int) -> int:
@@ -199,7 +159,7 @@ class _Build:
         yield b"html " + (b"alone" if not self.plain else b"beside") if self.marked else b"plain"
 
 
-def _text(part: Part, build: _Build) -> Iterator[int]:
+def _text(part: Part, its: frozenset[bytes], build: _Build) -> Iterator[int]:
     html = part.html
     if html is not None:
         build.add_html(html)
@@ -211,7 +171,7 @@ def _text(part: Part, build: _Build) -> Iterator[int]:
     build.length += len(start)
     if not start.isascii():
         build.wide += len(start.encode("utf-8", "replace")) - len(start)
-    return _hashed(set(_words(text)), _TEXT)
+    return _hashed(its, _TEXT)
 
 
 def _subject(message: Message, build: _Build) -> Iterable[int]:
@@ -221,9 +181,9 @@ def _subject(message: Message, build: _Build) -> Iterable[int]:
         build.found.add(b"capitals")
     if not subject.isascii() and any(c >= "\u2000" for c in subject[:200]):
         build.found.add(b"symbols")
-    words = _words(subject)
-    numbers = list(_hashed(words, _SUBJECT))
-    return chain(numbers, map(crc32, words[1:], map(_PAIR.__xor__, numbers)))
+    found = subject_words(message)
+    numbers = list(_hashed(found, _SUBJECT))
+    return chain(numbers, map(crc32, found[1:], map(_PAIR.__xor__, numbers)))
 
 
 def _people(message: Message, build: _Build) -> Iterator[int]:
@@ -231,7 +191,7 @@ def _people(message: Message, build: _Build) -> Iterator[int]:
     domain = mailboxes[0].domain if mailboxes else ""
     own = site(domain)
     yield from _hashed((domain.encode(), own.encode(), b". " + domain.encode().rpartition(b".")[2]), _FROM)
-    yield from _hashed(_words(display_name(message))[:20], _NAME)
+    yield from _hashed(words(display_name(message))[:20], _NAME)
     replies = reply_to(message).mailboxes
     if replies:
         to = replies[0].domain
@@ -246,7 +206,7 @@ def _mailer(message: Message) -> Iterator[int]:
     for name in (b"user-agent", b"x-mailer"):
         said = value(message, name)
         if said:
-            yield from _hashed(_words(said.decode("latin-1"))[:20], _MAILER)
+            yield from _hashed(words(said.decode("latin-1"))[:20], _MAILER)
 
 
 def _field_names(message: Message) -> Iterator[bytes]:

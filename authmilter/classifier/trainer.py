@@ -1,31 +1,35 @@
 """Trains from what was learned since the table was made: at once for `authmilter learn`, in the background for the daemon.
 
-The daemon has a process of its own do it, with the lowest priority, whose memory is given back at its end::
-
-    python -m authmilter.classifier.trainer TABLE KEEP DAILY OF_ORIGIN
+Training takes seconds of CPU, and memory that Python would not give back.  So a worker has a helper, a process that forks
+another for each training.  The helper is forked while its worker has one thread and no event loop, since later that is not
+safe; and another interpreter could not be started by a daemon whose modules only root can read.
 """
 
 import asyncio
+import json
 import logging
 import os
-import sys
+import select
+import signal
+import socket
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
-from authmilter.classifier import spool, table
+from authmilter.classifier import spool, table, training
+from authmilter.classifier.learned import Counts, Learned
 from authmilter.errors import StoreError
 
 if TYPE_CHECKING:
     from authmilter.checks.classifier import Classifier
-    from authmilter.classifier.learned import Counts, Learned
 
 log = logging.getLogger("authmilter.classifier")
 
 FIRST = 5.0  # seconds after the start of the daemon until it looks
 LOOK_EVERY = 60.0  # seconds
+_LONGEST = 16384  # octets of a question or an answer
 REST = 20.0  # times as long as it trained it does not train again
 
 
@@ -41,8 +45,6 @@ def is_due(path: Path) -> bool:
     kept = beside(path, table.SUFFIX)
     if not os.path.lexists(kept):
         return False
-    from authmilter.classifier.learned import Learned  # with SQLite only where there is something
-
     learned = Learned(kept)
     try:
         if learned.outdated:
@@ -52,7 +54,7 @@ def is_due(path: Path) -> bool:
         learned.close()
 
 
-def is_current(path: Path, learned: "Learned") -> bool:
+def is_current(path: Path, learned: Learned) -> bool:
     """Was the table made from all that is kept now?  Raises StoreError."""
     try:
         revision: int = table.Table(path).revision
@@ -66,21 +68,19 @@ def is_current(path: Path, learned: "Learned") -> bool:
 
 def retrain(
     path: Path,
-    learned: "Learned",
+    learned: Learned,
     step: Callable[[], None] = lambda: None,
     as_owner: Callable[[], AbstractContextManager[None]] = nullcontext,
-) -> "Counts":
+) -> Counts:
     """Make the table anew; returns what it was made from, and without ham or spam there is none.
 
     Others may learn meanwhile, and train.  Then a table of all that is kept is not replaced by one of less.
     Raises StoreError and OSError.
     """
-    from authmilter.classifier.training import train
-
     with as_owner():
         snapshot = learned.snapshot()
     counts = snapshot.counts
-    trained = train(snapshot.examples, step) if counts.ham and counts.spam else None
+    trained = training.train(snapshot.examples, step) if counts.ham and counts.spam else None
     with as_owner(), learned.held():
         if learned.revision() != snapshot.revision and is_current(path, learned):
             pass
@@ -99,7 +99,7 @@ def retrain(
     return counts
 
 
-def take_spool(path: Path, learned: "Learned", *, daily: int, of_origin: int) -> int:
+def take_spool(path: Path, learned: Learned, *, daily: int, of_origin: int) -> int:
     """Learn what workers left; returns how many messages.  Raises StoreError and OSError."""
     place = beside(path, spool.SUFFIX)
     number = 0
@@ -112,60 +112,8 @@ def take_spool(path: Path, learned: "Learned", *, daily: int, of_origin: int) ->
     return number
 
 
-async def keep_trained(settings: Callable[[], "Classifier"]) -> None:
-    """For one worker of a daemon: train whenever there is something new, as often as the configuration allows."""
-    said = ""
-    pause = FIRST
-    while True:
-        await asyncio.sleep(pause)
-        pause = LOOK_EVERY
-        options = settings()
-        if not options.enabled or not options.train_every:
-            continue
-        path = table.find(options.table)
-        try:
-            if not await asyncio.to_thread(is_due, path):
-                continue
-            began = time.monotonic()
-            failed, words = await _run(path, options)
-            pause = max(LOOK_EVERY, options.train_every, REST * (time.monotonic() - began))
-        except (StoreError, OSError) as error:
-            failed, words = True, str(error)
-        except Exception:
-            log.exception("the classifier can't be trained")
-            pause = max(LOOK_EVERY, options.train_every)
-            continue
-        if words and words != said:
-            log.log(logging.WARNING if failed else logging.INFO, "%s%s", "not trained: " if failed else "", words)
-        said = words if failed else ""
-
-
-async def _run(path: Path, options: "Classifier") -> tuple[bool, str]:
-    """Train in a process of its own: did it fail, and what did it say?"""
-    numbers = (options.keep, options.auto_learn_daily, options.auto_learn_sender)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "authmilter.classifier.trainer",
-        str(path),
-        *map(str, numbers),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    try:
-        said, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.terminate()  # nothing is lost by that
-    lines = said.decode("utf-8", "replace").strip().splitlines()
-    return process.returncode != 0, lines[-1] if lines else f"exit status {process.returncode}"
-
-
-def main(path: Path, keep: int, daily: int, of_origin: int) -> str:
+def train_anew(path: Path, keep: int, daily: int, of_origin: int) -> str:
     """Take in what workers left, train, and return what was done.  Raises StoreError and OSError."""
-    from authmilter.classifier.learned import Learned
-
     began = time.monotonic()
     learned = Learned(beside(path, table.SUFFIX))
     try:
@@ -180,9 +128,94 @@ def main(path: Path, keep: int, daily: int, of_origin: int) -> str:
     return f"{words}, {new} new of the daemon's own" if new else words
 
 
-if __name__ == "__main__":
-    os.nice(19)
+# -- for the daemon ---------------------------------------------------------------------------------------------------
+
+
+async def keep_trained(settings: Callable[[], "Classifier"], helper: socket.socket) -> None:
+    """Have the helper train whenever there is something new, as often as the configuration allows."""
+    said = ""
+    pause = FIRST
+    while True:
+        await asyncio.sleep(pause)
+        pause = LOOK_EVERY
+        options = settings()
+        if not options.enabled or not options.train_every:
+            continue
+        path = table.find(options.table)
+        try:
+            if not await asyncio.to_thread(is_due, path):
+                continue
+            began = time.monotonic()
+            numbers = (options.keep, options.auto_learn_daily, options.auto_learn_sender)
+            helper.send(json.dumps([str(path), *numbers]).encode())
+            answer = await asyncio.get_running_loop().sock_recv(helper, _LONGEST)
+            if not answer:
+                log.error("the classifier is not trained any more: its process ended")
+                return
+            failed, words = json.loads(answer)
+            pause = max(LOOK_EVERY, options.train_every, REST * (time.monotonic() - began))
+        except (StoreError, OSError) as error:
+            failed, words = True, str(error)
+        except Exception:
+            log.exception("the classifier can't be trained")
+            continue
+        if words and words != said:
+            log.log(logging.WARNING if failed else logging.INFO, "%s%s", "not trained: " if failed else "", words)
+        said = words if failed else ""
+
+
+def start_helper(*not_its_own: socket.socket) -> socket.socket:
+    """Fork the helper, which ends when the returned socket is closed; it closes those sockets that are not its own.
+
+    To be called before there are threads.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if not os.fork():
+        _end_after(lambda: _help(theirs), ours, *not_its_own)
+    theirs.close()
+    ours.setblocking(False)
+    return ours
+
+
+def _end_after(work: Callable[[], None], *sockets: socket.socket) -> NoReturn:
+    """The life of a process that was forked."""
+    status = 1
     try:
-        print(main(Path(sys.argv[1]), *map(int, sys.argv[2:5])))  # noqa: T201  for the worker that started us
-    except (StoreError, OSError) as problem:
-        sys.exit(str(problem))
+        for one in sockets:
+            one.close()
+        work()
+        status = 0
+    except BaseException:
+        log.exception("training failed")
+    finally:
+        os._exit(status)
+
+
+def _help(worker: socket.socket) -> None:
+    """Train as often as the worker asks for it."""
+    os.nice(19)
+    while question := worker.recv(_LONGEST):
+        pid = os.fork()
+        if not pid:
+            _end_after(lambda: _answer(worker, *json.loads(question)))
+        while True:
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                break
+            if select.select([worker], [], [], 0.1)[0]:  # it has ended: it asks nothing before it has its answer
+                os.kill(pid, signal.SIGKILL)  # nothing is lost by that
+                os.waitpid(pid, 0)
+                return
+        if status:
+            cause = f"by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "early"
+            worker.send(json.dumps([True, f"the process that trains was ended {cause}"]).encode())
+
+
+def _answer(worker: socket.socket, path: str, keep: int, daily: int, of_origin: int) -> None:
+    """Tell whether training failed, and what became of it."""
+    try:
+        answer = (False, train_anew(Path(path), keep, daily, of_origin))
+    except (StoreError, OSError) as error:
+        answer = (True, str(error))
+    with suppress(BrokenPipeError):  # the worker has ended
+        worker.send(json.dumps(answer).encode()[:_LONGEST])

@@ -20,7 +20,7 @@ import uvloop
 from authmilter.alarm import AlarmService
 from authmilter.check import all_checks
 from authmilter.checks.classifier import Classifier
-from authmilter.classifier.trainer import keep_trained
+from authmilter.classifier.trainer import keep_trained, start_helper
 from authmilter.config import ini
 from authmilter.config.schema import Config, Milter
 from authmilter.dns_client import system_nameservers
@@ -75,8 +75,10 @@ class Worker:
         self.rules: Rulebook
         self.engine: NativeEngine | LibmilterEngine
 
-    async def run(self, sockets: Sequence[socket.socket], control: socket.socket) -> None:
-        """The whole life of the worker."""
+    async def run(
+        self, sockets: Sequence[socket.socket], control: socket.socket, helper: socket.socket | None = None
+    ) -> None:
+        """The whole life of the worker; one of all has a helper that trains the classifier."""
         config = self.config
         self.alarm = AlarmService(config.alarm, self.metrics.alarm)
         self.store = open_store(
@@ -92,7 +94,7 @@ class Worker:
         self.metrics.set("accepting", 1.0)
         heart = asyncio.create_task(self._beat())
         purge = asyncio.create_task(self._look_after_store())
-        trainer = asyncio.create_task(self._train()) if self.slot == 1 else None
+        trainer = asyncio.create_task(self._train(helper)) if helper is not None else None
         try:
             await self._obey(control)
         finally:
@@ -185,9 +187,9 @@ class Worker:
             except StoreError as error:
                 log.debug("store: not purged: %s", error)  # the store itself says what is wrong
 
-    async def _train(self) -> None:
+    async def _train(self, helper: socket.socket) -> None:
         """Have the classifier trained whenever something new was learned."""
-        await keep_trained(lambda: self.config.of(Classifier))
+        await keep_trained(lambda: self.config.of(Classifier), helper)
 
     async def _obey(self, control: socket.socket) -> None:
         """Reload at every configuration that arrives; return at end of file."""
@@ -264,7 +266,8 @@ def main(
         gc.freeze()
         gc.set_threshold(20_000, 10, 10)
         worker = Worker(slot, config, path, files, state, shared, layout)
-        uvloop.run(worker.run(sockets, control))
+        helper = start_helper(control, *sockets) if slot == 1 else None
+        uvloop.run(worker.run(sockets, control, helper))
         status = 0
     except BaseException:
         log.exception("worker failed")

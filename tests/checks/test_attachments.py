@@ -9,6 +9,7 @@ from authmilter.check import all_checks
 from authmilter.checks.attachments import GROUPS, attachments, content_type, extension
 from authmilter.config import ini
 from authmilter.errors import ConfigError
+from authmilter.mime import mime
 from authmilter.model import Stage, Transaction
 from authmilter.policy import Policy
 from authmilter.verdict import Action
@@ -183,6 +184,36 @@ def test_work_is_bounded_for_all_files_together() -> None:
     begin = time.process_time()
     assert symbols(tx) == {"html", "html_script", "unread"}
     assert time.process_time() - begin < 2
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        pytest.param("a.html", b"<div onclick=x>" * 1_300_000, id="a page of tags"),
+        pytest.param("a.html", b"<a " * 6_000_000, id="a page of tags without end"),
+        pytest.param("a.html", b"<script></script>" + b"atob('" * 3_000_000, id="a page of scripts"),
+        pytest.param("a.svg", b"<svg " + b"<a href " * 2_000_000, id="a picture of links"),
+        pytest.param("a.svg", b"<svg " + b" on" + b"a" * 10_000_000, id="a picture with a long name"),
+        pytest.param("a.zip", zipped({f"{n}.html": b"<p onclick=x>" * 60_000 for n in range(29)}), id="pages in a zip"),
+        pytest.param("a.zip", zipped({f"{n}.doc": project(RUNS) for n in range(1000)}), id="documents in a zip"),
+        pytest.param("a.eml", b"Content-Type: multipart/mixed; boundary=b\n\n" + b"--b\n\n" * 500_000, id="a message of parts"),
+        pytest.param("a" * 900 + ".exe", b"x", id="a long name"),
+    ],
+)  # fmt: skip
+def test_hostile_files_cost_little(name: str, data: bytes) -> None:
+    tx = attached(name, data)
+    for part in mime(tx.message).parts:
+        assert len(part.data) <= len(tx.message.body)  # decoding is not what is measured
+    begin = time.process_time()
+    found = symbols(tx)
+    seconds = time.process_time() - begin
+    print(f"{len(data)} octets, {seconds * 1000:.0f} ms: {found}")
+    assert seconds < 2
+
+
+def test_parts_that_hold_others_may_have_names() -> None:
+    raw = b"Content-Type: message/rfc822; name=a.exe\n\nSubject: x\n\nx\n"
+    assert symbols(Transaction(message=message(raw))) == {"dangerous"}
 
 
 def test_every_archive_counts_towards_the_bounds() -> None:

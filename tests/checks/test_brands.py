@@ -5,9 +5,11 @@ import pytest
 from authmilter.addresses import to_ascii_domain
 from authmilter.checks.brands import MOST_TYPED, Brands, _Guarded, brands
 from authmilter.confusables import is_disguised
+from authmilter.evidence import AuthResult, Result
 from authmilter.model import Transaction
 from tests.checks.mails import mail
 from tests.checks.tools import computed, tools
+from tests.test_mime import message
 
 GUARDED = _Guarded(("example.org", ".uni.test", "modern.example"), ("paypal.com", "paypal.co.uk", "dhl.com"))
 
@@ -36,6 +38,11 @@ GUARDED = _Guarded(("example.org", ".uni.test", "modern.example"), ("paypal.com"
         ("example.login.test", ("lookalike_name", "example.org")),
         ("counterexample.org", ("", "")),
         ("paypal.secure.test", ("lookalike_name", "paypal.com")),
+        ("paypalsecure.test", ("lookalike_name", "paypal.com")),
+        ("mypaypal.test", ("lookalike_name", "paypal.com")),
+        ("paypalace.test", ("", "")),
+        ("dhlservice.test", ("", "")),
+        ("3xample.org", ("lookalike_domain", "example.org")),
         ("unl.test", ("", "")),
         ("uni.example", ("", "")),
         ("dh1.com", ("", "")),
@@ -92,6 +99,58 @@ CONFIG = "[brands]\ndomains = paypal.com\nexempt = paypai.com\n[identity]\nlocal
 def test_brands(tx: Transaction, expected: list[str]) -> None:
     found = computed(brands, tx, tools("brands", config=CONFIG))
     assert list(dict.fromkeys(finding.symbol for finding in found)) == expected
+
+
+LINKED = "[brands]\ndomains = paypal.com, paypal.me\nexempt = paypal-gifts.test\n[identity]\nlocal_domains = corp-one.example\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        pytest.param("<a href='https://www.paypal.com/x'>paypal.com</a>", set(), id="the brand itself"),
+        pytest.param("<a href='https://paypal.me/x'>paypal.com</a>", set(), id="another domain of the brand"),
+        pytest.param("<a href='https://shop.test'>paypal.com</a>", {"brand_link"}, id="to another place than it says"),
+        pytest.param(
+            "<a href='https://shop.test/?u=https://paypal.com'>paypal.com</a>", set(), id="a redirector to it"
+        ),
+        pytest.param("<a href='https://paypa1.com'>x</a>", {"lookalike_link"}, id="a look-alike"),
+        pytest.param(
+            "<a href='https://r.test/?u=https://paypa1.com'>x</a>", {"lookalike_link"}, id="one behind a redirector"
+        ),
+        pytest.param("<a href='https://c0rp-one.example'>x</a>", {"lookalike_link"}, id="a look-alike of ours"),
+        pytest.param("<a href='https://paypal.com.evil.test'>x</a>", {"brand_in_link"}, id="the name below another"),
+        pytest.param("<a href='https://paypal-secure.test'>x</a>", {"brand_in_link"}, id="the name with another"),
+        pytest.param("<a href='https://paypal-gifts.test'>x</a>", set(), id="one that is exempt"),
+        pytest.param("<a href='https://corp-one.service.test'>x</a>", set(), id="our name at a service that we use"),
+        pytest.param("paypal and corp-one, see https://shop.test", set(), id="names in the text"),
+    ],
+)
+def test_links(body: str, expected: set[str]) -> None:
+    tx = Transaction(message=message(f"From: a@b.test\nContent-Type: text/html\n\n{body}".encode()))
+    given = tools("brands", config=LINKED)
+    assert {finding.symbol for finding in computed(brands, tx, given)} == expected
+    tx = tx._replace(results=(AuthResult("dmarc", Result.PASS, "b.test"),))
+    assert {finding.symbol for finding in computed(brands, tx, given)} == expected
+
+
+@pytest.mark.parametrize(
+    ("domain", "result", "expected"),
+    [
+        ("paypal.com", Result.PASS, []),
+        ("paypal.com", Result.FAIL, ["lookalike_name", "brand_link", "brand_in_link"]),
+        ("corp-one.example", Result.PASS, ["lookalike_name", "brand_link", "brand_in_link"]),
+    ],
+)
+def test_what_a_brand_itself_sends_may_have_others_in_it_that_look_so(
+    domain: str, result: Result, expected: list[str]
+) -> None:
+    raw = (
+        b"From: a@paypal.com\nReply-To: b@paypal-service.test\nContent-Type: text/html\n\n"
+        b"<a href='https://paypal.esp.test'>www.paypal.com</a>"
+    )
+    tx = Transaction(message=message(raw), results=(AuthResult("dmarc", result, domain),))
+    found = computed(brands, tx, tools("brands", config=LINKED))
+    assert [finding.symbol for finding in found] == expected
 
 
 def test_without_configuration_recipients_are_guarded_all_the_same() -> None:

@@ -1,11 +1,14 @@
 """HTML that shows its reader something else than a filter."""
 
+from collections.abc import Callable
+
 import pytest
 
 from authmilter.check import all_checks
 from authmilter.checks.html_tricks import html_tricks
-from authmilter.model import Transaction
+from authmilter.model import HeaderField, Message, Transaction
 from tests.checks.tools import computed, tools
+from tests.test_linear import STEP_GROWTH, TIME_GROWTH, Work, repeated, step_growth, time_growth
 from tests.test_mime import message
 
 TEXT = (
@@ -114,6 +117,49 @@ def test_beside_the_text(raw: str, symbols: set[str]) -> None:
 def test_the_less_text_beside_pictures_the_more_it_weighs(plain: str, html: str, strength: float) -> None:
     taken = Transaction(message=message(both(plain, html).encode()))
     assert sum(f.strength for f in computed(html_tricks, taken, tools()) if f.symbol == "html_image_only") == strength
+
+
+def checked(taken: Message) -> int:
+    return len(computed(html_tricks, Transaction(message=Message(taken.fields, body=taken.body)), tools()))
+
+
+def of_parts(part: bytes) -> Callable[[int], Message]:
+    fields = (HeaderField(b"Content-Type", b" multipart/alternative; boundary=a"),)
+    return lambda size: Message(fields, body=part * (size // len(part)) + b"--a--\r\n")
+
+
+def of_page(piece: bytes, before: bytes = b"") -> Callable[[int], Message]:
+    make = repeated(piece, before)
+    return lambda size: Message((HeaderField(b"Content-Type", b" text/html"),), body=make(size))
+
+
+HOSTILE = {
+    "many small parts of HTML": of_parts(b"--a\r\nContent-Type: text/html\r\n\r\n<p hidden>x<a href=y>\r\n"),
+    "parts of HTML and of text": of_parts(b"--a\r\n\r\nx\r\n--a\r\nContent-Type: text/html\r\n\r\n<img src=x>\r\n"),
+    "nested elements": of_page(b"<div><font size=1>"),
+    "nested hidden elements": of_page(b"<div style='font-size:0'><b style='font-size:9px'>"),
+    "hidden words": of_page(b"word ", b"<p hidden>"),
+    "different hidden words": lambda size: Message(
+        (HeaderField(b"Content-Type", b" text/html"),),
+        body=b"<p hidden>" + b" ".join(b"w%d" % n for n in range(size // 7)),
+    ),
+    "attributes": of_page(b" a=b", b"<p"),
+    "entities": of_page(b"&NotEqualTilde;"),
+    "rules": of_page(b".a,#b{display:none}", b"<style>"),
+    "comments": of_page(b"<!-- "),
+    "pictures": of_page(b"<img src=data:x><input type=password>"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_work_grows_no_faster_than_the_message(name: str) -> None:
+    work = Work(HOSTILE[name], checked, steps_at=2000, time_at=50_000)
+    growth, counted = step_growth(work)
+    assert growth < STEP_GROWTH, counted
+    taken = [time_growth(work)]
+    while taken[-1] >= TIME_GROWTH and len(taken) < 3:
+        taken.append(time_growth(work))
+    assert taken[-1] < TIME_GROWTH, taken
 
 
 def test_no_weight_tags_alone() -> None:

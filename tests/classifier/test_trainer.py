@@ -1,9 +1,9 @@
 """Training from what was learned since the table was made."""
 
 import asyncio
+import json
 import os
-import subprocess
-import sys
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +15,19 @@ from authmilter.classifier import spool, trainer, training
 from authmilter.classifier.features import features
 from authmilter.classifier.learned import Learned, Lesson, identity
 from authmilter.classifier.table import Table
-from authmilter.classifier.trainer import is_current, is_due, keep_trained, retrain, take_spool
+from authmilter.classifier.trainer import (
+    is_current,
+    is_due,
+    keep_trained,
+    retrain,
+    start_helper,
+    take_spool,
+    train_anew,
+)
 from authmilter.config.option import FilePath, Seconds
 from tests.classifier.mail import message
 from tests.rig import daemon as running
 from tests.rig.sockets import wait_until
-from tests.shared import ROOT
 
 
 def lesson(number: int, spam: bool, origin: bytes = b"") -> Lesson:
@@ -121,27 +128,13 @@ def test_what_workers_left_is_learned_once(path: Path, learned: Learned) -> None
     assert not spool.is_there(place)
 
 
-def trained_by_itself(path: Path, *more: str) -> "subprocess.CompletedProcess[str]":
-    words = [sys.executable, "-m", "authmilter.classifier.trainer", str(path), *more]
-    return subprocess.run(
-        words, check=False, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
-    )
-
-
-def test_as_a_process(path: Path, learned: Learned) -> None:
+def test_all_of_it(path: Path, learned: Learned) -> None:
     spool.append(path.with_name("table.spool"), lesson(30, True, b"8 octets"))
-    done = trained_by_itself(path, "1000", "9", "9")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert f"{path}: trained from 20 ham and 21 spam in " in done.stdout
-    assert done.stdout.endswith("s, 1 new of the daemon's own\n")
+    words = train_anew(path, 1000, 9, 9)
+    assert words.startswith(f"{path}: trained from 20 ham and 21 spam in ")
+    assert words.endswith(" s, 1 new of the daemon's own")
     assert not is_due(path)
-    assert trained_by_itself(path, "1000", "9", "9").stdout.strip() == ""
-
-
-def test_as_a_process_that_fails(tmp_path: Path) -> None:
-    done = trained_by_itself(tmp_path / "none/table", "1000", "9", "9")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"{tmp_path}/none/table.learned: No such file or directory\n"
+    assert train_anew(path, 1000, 9, 9) == ""
 
 
 class Daemon:
@@ -150,17 +143,18 @@ class Daemon:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
         monkeypatch.setattr(trainer, "FIRST", 0.02)
         monkeypatch.setattr(trainer, "LOOK_EVERY", 0.02)
-        monkeypatch.setenv("PYTHONPATH", str(ROOT))
         self.options = Classifier(table=FilePath(str(path)), train_every=Seconds(0.02))
 
     async def until(self, condition: Callable[[], bool]) -> bool:
         """Does that come true?"""
-        task = asyncio.create_task(keep_trained(lambda: self.options))
+        helper = start_helper()
+        task = asyncio.create_task(keep_trained(lambda: self.options, helper))
         deadline = time.monotonic() + 20
         while not condition() and time.monotonic() < deadline:  # noqa: ASYNC110  another process makes it true
             await asyncio.sleep(0.01)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        helper.close()
         return condition()
 
 
@@ -176,21 +170,47 @@ async def test_the_daemon_says_once_that_it_can_not(
     path: Path, learned: Learned, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     os.mkdir(path)  # nothing can take its place
-    tries = 0
-    real = trainer._run
+    tries = []
+    real = trainer.is_due
 
-    async def counted(*args: object) -> tuple[bool, str]:
-        nonlocal tries
-        tries += 1
-        return await real(*args)  # type: ignore[arg-type]
+    def counted(path: Path) -> bool:
+        tries.append(path)
+        return real(path)
 
-    monkeypatch.setattr(trainer, "_run", counted)
+    monkeypatch.setattr(trainer, "is_due", counted)
     monkeypatch.setattr(trainer, "REST", 0.1)
-    assert await Daemon(monkeypatch, path).until(lambda: tries > 2)
+    assert await Daemon(monkeypatch, path).until(lambda: len(tries) > 3)
     assert learned.counts() == (20, 20, 0)
     (line,) = [record for record in caplog.records if record.name == "authmilter.classifier"]
     assert line.levelname == "WARNING"
     assert line.getMessage().startswith("not trained: ")
+
+
+async def test_the_daemon_says_if_training_is_killed(
+    path: Path, learned: Learned, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(
+        trainer, "train_anew", lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    )  # as a lack of memory does
+    words = "not trained: the process that trains was ended by signal 9"
+    assert await Daemon(monkeypatch, path).until(lambda: words in caplog.text)
+    assert learned.counts() == (20, 20, 0)
+
+
+def test_training_ends_with_its_worker(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(*_: object) -> str:
+        path.write_text(str(os.getpid()))
+        time.sleep(60)
+        return ""
+
+    monkeypatch.setattr(trainer, "train_anew", slow)
+    helper = start_helper()
+    helper.send(json.dumps([str(path), 1, 1, 1]).encode())
+    wait_until(lambda: path.exists() and path.read_text() != "", 20, "training")
+    pid = int(path.read_text())
+    os.kill(pid, 0)
+    helper.close()
+    wait_until(lambda: not os.path.exists(f"/proc/{pid}"), 20, "the end of training")
 
 
 @pytest.mark.parametrize(
@@ -201,7 +221,7 @@ async def test_the_daemon_does_not_train(
 ) -> None:
     daemon = Daemon(monkeypatch, path)
     daemon.options = Classifier(table=FilePath(str(path)), **off)  # type: ignore[arg-type]
-    looked = []
+    looked: list[Path] = []
     monkeypatch.setattr(trainer, "is_due", looked.append)
     end = time.monotonic() + 0.3
     await daemon.until(lambda: time.monotonic() > end)
