@@ -41,7 +41,9 @@ def text_words(message: Message) -> tuple[Words, ...]:
     if not isinstance(known, tuple):
         texts = [one for one in islice(parts(message), MAX_PARTS) if one.is_leaf and one.type.startswith("text/")]
         texts.sort(key=_is_beside)
-        known = message.content["text_words"] = tuple([Words(one, frozenset(words(_text(one)))) for one in texts[:MAX_TEXTS]])
+        known = message.content["text_words"] = tuple(
+            [Words(one, frozenset(words(_text(one)))) for one in texts[:MAX_TEXTS]]
+        )
     return known
 
 

@@ -28,7 +28,8 @@ MAX_INNER = 3  # URLs within URLs
 MAX_NAME = 100  # characters of a domain in a text before its last dot
 MAX_HOST = 300  # characters of a host in U-labels: a domain of 253 octets, and a few that nobody sees
 
-_PLACES = 2 * MAX_TARGETS  # of each mark of a URL in a text
+_PLACES = 4 * MAX_TARGETS  # marks of a URL in texts that are looked at
+_LEAST_PLACES = 20  # of each kind and part, however many were looked at before
 _MOST_SEEN = 2000  # before those in the middle are left out
 _OF_TEXT = ("text", "name")
 
@@ -109,7 +110,6 @@ _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]{0,30}+):")
 _AUTHORITY = re.compile(r"([/\\]*+)([^/\\?#]*+)(.*+)", re.DOTALL)
 _NOT_LAST = ".,;:!?*_-"
 _CONTROLS = "".join(map(chr, range(33)))
-_DROPPED = str.maketrans("", "", "\t\r\n")
 _WITH_HOST = ("http", "https", "ftp")
 # What holds content or code, opens a folder of a stranger's, or starts a program with his arguments; and so does ms-...:
 _WITHOUT_HOST = frozenset(("data", "file", "javascript", "jar", "mhtml", "search-ms", "smb", "vbscript"))
@@ -150,7 +150,11 @@ def read_url(text: str) -> Url | None:
         scheme, host, port, rest = found.groups()
         if "xn--" not in host and len(host) <= 253 and (not port or int(port) < 65536):
             return Url(scheme, host, host, "", int(port) if port else 0, rest)
-    return _read(text.strip(_CONTROLS).translate(_DROPPED))
+    text = text.strip(_CONTROLS)
+    for dropped in "\t\r\n":
+        if dropped in text:
+            text = text.replace(dropped, "")
+    return _read(text)
 
 
 def _read(text: str) -> Url | None:
@@ -300,7 +304,7 @@ def targets(message: Message) -> tuple[Target, ...]:
 def _targets(taken: Iterable[Part]) -> Iterator[Target]:
     seen: dict[tuple[str, str, bool], _Found] = {}
     linked: set[str] = set()  # hrefs, and what is shown for them: in a text they are nothing new
-    room = MAX_TEXT
+    room, places = MAX_TEXT, _PLACES
     for part in taken:
         if not part.is_leaf or not part.type.startswith(("text/", "application/xhtml")):
             continue
@@ -311,17 +315,19 @@ def _targets(taken: Iterable[Part]) -> Iterator[Target]:
                 seen[one[:3]] = one  # in place of what stood in a text
                 linked.update(one[:2])
         for end in _ends(text, room):
-            for one in _of_text(end):
+            found = list(_of_text(end, places))
+            for one in found:
                 seen.setdefault(one[:3], one)
+            places = max(places - len(found), _LEAST_PLACES)
         room = max(room - len(text), MAX_TAIL)
         if len(seen) > _MOST_SEEN:
             seen = {one[:3]: one for one in _first_and_last(list(seen.values()))}
-    found = [
+    kept = [
         one
         for one in seen.values()
         if one.tag not in _OF_TEXT or (one.href not in linked and one.href.partition("://")[2] not in linked)
     ]
-    for href, text, hidden, tag in _first_and_last(found):
+    for href, text, hidden, tag in _first_and_last(kept):
         url = read_url(href) or _schemeless(href)
         if url is not None:
             inner = tuple(inner_urls(url)) if len(url.rest) > _SHORTEST_INNER else ()
@@ -361,11 +367,11 @@ def _of_html(html: Html) -> Iterator[_Found]:
         yield _Found(html.refresh, "", False, "refresh")
 
 
-def _of_text(text: str) -> Iterator[_Found]:
+def _of_text(text: str, places: int) -> Iterator[_Found]:
     """What readers make links of in a text without markup."""
     pieces: list[str] = []
     taken = end = 0
-    for _ in range(_PLACES):
+    for _ in range(places):
         at = text.find("://", end)
         if at < 0:
             break
@@ -376,12 +382,12 @@ def _of_text(text: str) -> Iterator[_Found]:
             taken = end = found.end()  # what is in it is looked for by `inner_urls`
             scheme = "https://" if scheme[-1] == "s" else "http://"
             yield _Found(scheme + found[0].rstrip(_NOT_LAST), "", False, "text")
-    yield from _without_scheme(" ".join((*pieces, text[taken:])) if pieces else text)
+    yield from _without_scheme(" ".join((*pieces, text[taken:])) if pieces else text, places)
 
 
-def _without_scheme(text: str) -> Iterator[_Found]:
+def _without_scheme(text: str, places: int) -> Iterator[_Found]:
     end = 0
-    for _ in range(_PLACES):
+    for _ in range(places):
         at = text.find("www.", end)
         if at < 0:
             break
@@ -390,7 +396,7 @@ def _without_scheme(text: str) -> Iterator[_Found]:
         if not (before.isalnum() or (before and before in "./@-")) and (found := _IN_TEXT.match(text, at)):
             end = found.end()
             yield _Found("http://" + found[0].rstrip(_NOT_LAST), "", False, "text")
-    for dot in islice(_LAST_DOT.finditer(text), _PLACES):
+    for dot in islice(_LAST_DOT.finditer(text), places):
         if dot[1] in _TOP or dot[1].lower() in _TOP:
             before = text[max(0, dot.start() - MAX_NAME - 1) : dot.start()]
             name = before[len(before.rstrip(_NAME)) :]

@@ -36,9 +36,10 @@ MAX_PAGE = 256 * 1024  # octets of a file that are read as HTML
 MAX_SCRIPT = 512 * 1024  # octets at the beginning of a page, and at its end, that are searched for what its scripts do
 MAX_PICTURE = 4 * 1024 * 1024  # octets that are searched in SVG, calendars, and in pages behind MAX_PAGE
 MAX_WORK = 16 * 1024 * 1024  # octets that are looked into in all, by what they cost
+MAX_TEXT = 64 * 1024  # characters of the message that are searched for a password
 FEW = 30  # files in an archive, among which a program is not one of many
 _PAGE_WORK = 16  # of each octet
-_DOCUMENT_WORK = 2 * 1024 * 1024  # of each, whatever its size
+_DOCUMENT_WORK = 1024 * 1024  # of each, whatever its size
 _UNREAD = frozenset(("ace", "arj", "lha", "zstd"))
 _PROGRAMS = ("executable", "shortcut")
 
@@ -117,7 +118,12 @@ GROUPS: Mapping[str, Mapping[str, float]] = {
         "attachment_disguised": 0.8,
         "attachment_in_archive": 0.2,
     },
-    "archive": {"attachment_encrypted": 0.5, "attachment_bomb": 1.0, "attachment_unread": 0.2},
+    "archive": {
+        "attachment_encrypted": 0.5,
+        "attachment_password_told": 0.5,
+        "attachment_bomb": 1.0,
+        "attachment_unread": 0.2,
+    },
     "page": {
         "attachment_html": 0.3,
         "attachment_html_lure": 1.5,
@@ -149,6 +155,9 @@ def _says(text: str) -> Words:
 _OTHERWISE = "; please send it in another way"
 _REPLIES = {
     "attachment_refused": _says(f"Files such as {{}} are not accepted here{_OTHERWISE}"),
+    "attachment_password_told": _says(
+        f"Encrypted files with their password in the message are not accepted here{_OTHERWISE}"
+    ),
     "attachment_encrypted": _says(f"Encrypted files such as {{}} are not accepted here{_OTHERWISE}"),
     "attachment_unread": _says(f"The attachment {{}} can't be looked into and is not accepted here{_OTHERWISE}"),
     "attachment_bomb": _says(f"The attachment {{}} is too large unpacked{_OTHERWISE}"),
@@ -180,7 +189,12 @@ _REPLIES = {
 def attachments(tx: Transaction, tools: Tools) -> Iterator[Finding]:
     """Attached files that open as programs, hide their type, are encrypted, or lure to a page."""
     looker = _Looker(tools.options)
-    looker.message(mime(tx.message))
+    content = mime(tx.message)
+    looker.message(content)
+    if "encrypted" in looker.found:
+        told = _told_password(content)
+        if told:
+            looker.found["password_told"] = told
     for symbol, detail in looker.found.items():
         yield Finding(f"attachment_{symbol}", detail)
 
@@ -355,6 +369,16 @@ class _Looker:
                 self._content((member.name,), member.type, member.content, "", shown)
 
 
+def _told_password(content: Mime) -> str:
+    """The words that announce a password; "" without.  What scanners can't open the recipient is to open at once."""
+    for part in content.parts:
+        if part.type in ("text/plain", "text/html") and part.disposition != "attachment" and not part.names:
+            found = _ANNOUNCED.search(part.html.text if part.html else part.text, 0, MAX_TEXT)
+            if found:
+                return " ".join(found[0].split())
+    return ""
+
+
 def _is_file(part: Part) -> bool:
     return not part.type.startswith("text/") or part.disposition == "attachment"
 
@@ -379,6 +403,12 @@ def _text(data: bytes) -> str:
 
 
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_ANNOUNCED = re.compile(
+    r"(?<![a-z])(?:password|passcode|pass(?:wd|phrase)|pwd|passwort|kennwort|mot de passe|contrase\xf1a|clave|senha|wachtwoord"
+    r"|has\u0142o|\u043f\u0430\u0440\u043e\u043b\u044c|\u5bc6\u7801|\u30d1\u30b9\u30ef\u30fc\u30c9)"
+    r"(?:\s(?:is|ist|lautet|est|es|\xe9)\b|\s?[:=\uff1a])",
+    re.IGNORECASE,
+)
 _SVG_LURE = re.compile(
     rb"<(?:[\w-]{1,20}:)?(?:script|foreignobject|iframe|embed)[\s/>]|[\s\"'/]on[a-z]{4,20}\s*=|javascript:|data:text/html",
     re.IGNORECASE,

@@ -107,6 +107,8 @@ class _Guarded:
         if self.parts:
             for part in _WORD.findall(" ".join([plain(u_label(label)) for label in domain.split(".")[:-1]])):
                 guarded = self.parts.get(part) or self._with_lure(part)
+                if not guarded and len(part) >= _SHORTEST_PART:
+                    guarded = self.names.get(_reading(part), "")
                 if guarded:
                     return "lookalike_name", guarded
         return "", ""

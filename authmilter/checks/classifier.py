@@ -41,9 +41,8 @@ class Classifier:
 
     It knows this site's mail alone: what it learned elsewhere takes newsletters for spam where it has seen none.  So it
     says nothing before `minimum_ham` and `minimum_spam` messages, and up to `enough_ham` its strength is at most what it
-    has learned of ham, divided by that.  From there on it also yields
-    `bayes_sure` for what is far beyond surely spam.  Both together, and neither alone, mark a message as spam that nothing
-    else speaks against; they never reject one.
+    has learned of ham, divided by that.  From there on it also yields `bayes_sure` for what is far beyond surely
+    spam.  Both together, and neither alone, mark a message as spam that nothing else speaks against; they never reject one.
 
     A mail server may have each message learned that a user moves into his junk folder or out of it: `authmilter learn
     --later spam -` keeps it within half a second, and the daemon trains from it within a minute or `train_every`, in a
@@ -53,14 +52,15 @@ class Classifier:
     Of a message are kept numbers that its words are hashed to, neither text nor addresses, in a file that only the daemon's
     user can read; whoever guesses a word can tell whether it may have been in one.  `authmilter learn --forget` takes
     messages back, and the weights are then those of one that never knew them.  Workers see a new table within a second; if
-    they can't use it, the log says so, and `authmilter status`.
+    they can't use it, the log says so, and `authmilter status`.  A release that looks at other things in mail says that too,
+    and has to be taught anew: keep the folders that you taught it with.
 
-    With `auto_learn` the daemon also learns by itself, from what is certain without the classifier: as ham what passes
-    DMARC, comes from a domain of good reputation itself or from a known correspondent, and has nothing against it; as spam what is
-    over the threshold `reject` for at least two reasons, or reached a spam trap from a client or with a link that is
-    listed.  What the classifier takes for the contrary it leaves.  Of one sender it takes `auto_learn_sender` messages a
-    day, and keeps a hash of its name with each: who wants to teach it wrong needs many good names for a long time, and what was learned by hand prevails.  `authmilter
-    learn --forget-auto` takes all of it back.
+    With `auto_learn` the daemon also learns by itself, from what is certain without the classifier.  As ham: what passes
+    DMARC, comes from a domain of good reputation itself or from a known correspondent, and has nothing against it.  As
+    spam: what is over the threshold `reject` for at least two reasons, or reached a spam trap from a client, or with a link,
+    that is listed.  What the classifier takes for the contrary it leaves.  Of one sender it takes `auto_learn_sender`
+    messages a day, and keeps a hash of his domain or network with each: who wants to teach it wrong needs many good names
+    for a long time, and what was learned by hand prevails.  `authmilter learn --forget-auto` takes all of it back.
     """
 
     enabled: bool = option(True, "Switch it off.")

@@ -16,6 +16,7 @@ _LONG = 40  # characters of a host from which on it was hardly chosen by people
 _HYPHENS = 3
 _MOST_RECIPIENTS = 3  # whose domains are looked at
 _WITH_HOST = ("http", "https", "ftp")
+_ALSO_NAMED = ("link_hosting", "link_shortener")  # what tells something even where it is no link for all readers
 _SCRIPTS = ("javascript", "vbscript")  # html_script has them
 _FEW = 4  # links from which on it tells something that all of them lead to one site
 
@@ -103,9 +104,11 @@ def links(tx: Transaction, tools: Tools) -> Iterator[Finding]:
     count = 0
     senders: set[str] | None = None
     for target in targets(tx.message):
-        if not target.is_clicked:
-            continue
         url = target.url
+        if not target.is_clicked:
+            if target.tag == "name":
+                found.update((symbol, url.host) for symbol in _of_host(url.host) if symbol in _ALSO_NAMED)
+            continue
         if not url.host:
             if url.scheme == "data":
                 found.setdefault("link_data", url.rest[:40])

@@ -9,7 +9,7 @@ A change of what is made here makes what was learned before useless: `VERSION` c
 
 import re
 from collections.abc import Iterable, Iterator
-from itertools import chain, islice, repeat
+from itertools import chain, groupby, islice, repeat
 from zlib import crc32
 
 from authmilter.addresses import author
@@ -22,16 +22,17 @@ from authmilter.text_words import MAX_PARTS, MAX_TEXT, subject_words, text_words
 VERSION = 1
 BITS = 20
 SLOTS = 1 << BITS
-MAX_HOSTS = 40  # of links
+MAX_LINKS = 200  # of a text
+MAX_HOSTS = 40  # of these
 MAX_FIELDS = 200  # whose names are looked at
 
 # Where the numbers of one kind begin: the same word in the subject and in the text is two things.
 _TEXT, _SUBJECT, _PAIR, _LINK, _FROM, _NAME, _REPLY, _MAILER, _BUILD, _FIELD = range(10)
 
-_URL = re.compile(r"https?://([\w.-]{1,255})(?:/[^\s\"'<>?#]{0,200})?(\??)", re.IGNORECASE)
+_URL = re.compile(r"://([\w.-]{1,255})(?:/[^\s\"'<>?#]{0,200})?(\??)")
 _HOST = re.compile(r"https?:/{1,3}(?:[^\s/?#@]{0,100}@)?([^\s/?#:@]{1,255})[^?]{0,500}(\??)", re.IGNORECASE)
 _ZONE = re.compile(rb"(?:([+-]\d{4})|([A-Z]{1,5}))\s*+(?:\(|$)")
-_RUN = re.compile(rb"(.)\1*+", re.DOTALL)
+_SCHEMES = ("http", "https")
 # The build of a Message-ID: hexadecimal digits, other letters, and signs.
 _SHAPE = bytes(
     ord("h")
@@ -67,8 +68,7 @@ def features(message: Message) -> frozenset[int]:
     """The numbers, each under `SLOTS`; made once per message, and never fails."""
     known = message.content.get("features")
     if not isinstance(known, frozenset):
-        mask = SLOTS - 1
-        known = message.content["features"] = frozenset([number & mask for number in _numbers(message)])
+        known = message.content["features"] = frozenset(map((SLOTS - 1).__and__, _numbers(message)))
     return known
 
 
@@ -107,7 +107,7 @@ class _Build:
         self.marked += len(html.text)
         self.images += len(html.images)
         self.urls += len(html.links)
-        for link in html.links[:200]:
+        for link in html.links[:MAX_LINKS]:
             found = _HOST.match(link.href)
             if found:
                 self._add_host(found[1], found[2])
@@ -124,9 +124,16 @@ class _Build:
     def add_plain(self, text: str) -> None:
         """Count what is in it."""
         self.plain += len(text)
-        for host, query in islice(_URL.findall(text), 200):
-            self.urls += 1
-            self._add_host(host, query)
+        text = text.lower()
+        at = -1
+        for _ in range(MAX_LINKS):  # a tenth of the time that one expression for all of them takes
+            at = text.find("://", at + 1)
+            if at < 0:
+                break
+            found = _URL.match(text, at) if text.endswith(_SCHEMES, max(0, at - 5), at) else None
+            if found is not None:
+                self.urls += 1
+                self._add_host(found[1], found[2])
 
     def _add_host(self, host: str, query: str) -> None:
         if len(self.hosts) < MAX_HOSTS:
@@ -176,7 +183,7 @@ def _text(part: Part, its: frozenset[bytes], build: _Build) -> Iterator[int]:
 
 def _subject(message: Message, build: _Build) -> Iterable[int]:
     subject = text(message, b"subject")
-    letters = [c for c in subject[:200] if c.isalpha()]
+    letters = "".join(filter(str.isalpha, subject[:200]))
     if len(letters) > 4 and sum(map(str.isupper, letters)) > 0.7 * len(letters):
         build.found.add(b"capitals")
     if not subject.isascii() and any(c >= "\u2000" for c in subject[:200]):
@@ -198,7 +205,7 @@ def _people(message: Message, build: _Build) -> Iterator[int]:
         yield from _hashed((to.encode(), b"same" if to == domain else b"other"), _REPLY)
     local, _, host = value(message, b"message-id").strip(b"<> ").partition(b"@")
     if host:
-        build.found.add(b"id " + b"".join(_RUN.findall(local[:64].translate(_SHAPE)))[:24])
+        build.found.add(b"id " + bytes([sign for sign, _ in groupby(local[:64].translate(_SHAPE))][:24]))
         build.found.add(b"id of " + (b"author" if host.lower().endswith(own.encode()) else b"another"))
 
 

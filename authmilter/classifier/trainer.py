@@ -146,14 +146,11 @@ async def keep_trained(settings: Callable[[], "Classifier"], helper: socket.sock
             if not await asyncio.to_thread(is_due, path):
                 continue
             began = time.monotonic()
-            numbers = (options.keep, options.auto_learn_daily, options.auto_learn_sender)
-            helper.send(json.dumps([str(path), *numbers]).encode())
-            answer = await asyncio.get_running_loop().sock_recv(helper, _LONGEST)
-            if not answer:
-                log.error("the classifier is not trained any more: its process ended")
-                return
-            failed, words = json.loads(answer)
+            failed, words = await _ask(helper, path, options)
             pause = max(LOOK_EVERY, options.train_every, REST * (time.monotonic() - began))
+        except ConnectionError:
+            log.error("the classifier is not trained any more until the next start: the process that should has ended")
+            return
         except (StoreError, OSError) as error:
             failed, words = True, str(error)
         except Exception:
@@ -162,6 +159,17 @@ async def keep_trained(settings: Callable[[], "Classifier"], helper: socket.sock
         if words and words != said:
             log.log(logging.WARNING if failed else logging.INFO, "%s%s", "not trained: " if failed else "", words)
         said = words if failed else ""
+
+
+async def _ask(helper: socket.socket, path: Path, options: "Classifier") -> tuple[bool, str]:
+    """Have it train: did that fail, and what was done?  Raises ConnectionError if it has ended."""
+    question = [str(path), options.keep, options.auto_learn_daily, options.auto_learn_sender]
+    helper.send(json.dumps(question).encode())
+    answer = await asyncio.get_running_loop().sock_recv(helper, _LONGEST)
+    if not answer:
+        raise BrokenPipeError
+    failed, words = json.loads(answer)
+    return failed, words
 
 
 def start_helper(*not_its_own: socket.socket) -> socket.socket:
@@ -198,14 +206,15 @@ def _help(worker: socket.socket) -> None:
         pid = os.fork()
         if not pid:
             _end_after(lambda: _answer(worker, *json.loads(question)))
-        while True:
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                break
-            if select.select([worker], [], [], 0.1)[0]:  # it has ended: it asks nothing before it has its answer
+        ended = status = 0
+        while not ended:
+            asks = select.select([worker], [], [], 0.1)[0]
+            if asks and not worker.recv(1, socket.MSG_PEEK):  # it has ended
                 os.kill(pid, signal.SIGKILL)  # nothing is lost by that
                 os.waitpid(pid, 0)
                 return
+            # It asks again only when it has its answer: then there is little left to wait for.
+            ended, status = os.waitpid(pid, 0 if asks else os.WNOHANG)
         if status:
             cause = f"by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "early"
             worker.send(json.dumps([True, f"the process that trains was ended {cause}"]).encode())

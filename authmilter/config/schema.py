@@ -492,7 +492,7 @@ class Uribl(DnsList):
     at once at the end of the message, for the domains as far as they were registered; where anybody puts up pages below a domain,
     for the name below it.  [uri_lists] says for how many, and for which not.  Answers, weights and keys are as in
     [dnsbl NAME], and so is when a list is switched off; where a list of clients must not list 127.0.0.1, this must not list
-    the domain INVALID (RFC 5782 section 5).
+    the domain INVALID (RFC 5782 section 5).  SURBL and URIBL refuse a question by 127.0.0.1, which is no listing.
     """
 
     score: Weight = option(

@@ -193,7 +193,7 @@ CASES: dict[str, Callable[[], bytes]] = {
     "gzip of 256 MB": lambda: attached("a.gz", gzip.compress(bytes(256 * M))),
     "bzip2 of 256 MB": lambda: attached("a.bz2", bz2.compress(bytes(256 * M))),
     "xz of 256 MB": lambda: attached("a.xz", lzma.compress(bytes(256 * M), preset=0)),
-    "xz that wants 1.5 GB": lambda: attached(
+    "xz with a dictionary of 64 MB": lambda: attached(
         "a.xz", lzma.compress(bytes(M), filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 26, "mode": lzma.MODE_FAST}])
     ),
     "tar.gz, 100,000 files": lambda: attached("a.tgz", gzip.compress(tar_of_many(100_000))),
@@ -235,7 +235,7 @@ CASES: dict[str, Callable[[], bytes]] = {
     "1 MB of ampersands": lambda: html("&am", M),
     "1 MB of rules": lambda: mail(
         b"text/html",
-        b"<style>" + b"".join(b".c%d,#i%d{display:none}" % (n, n) for n in range(40_000)) + b"</style><p class='a b c d'>x" * 50_000,
+        b"<style>" + b"".join(b".c%d,#i%d{display:none}" % (n, n) for n in range(25_000)) + b"</style>" + b"<p class='a b c d'>x" * 12_000,
     ),
     "1 MB of braces": lambda: html("{", M, "<style>", "</style>x"),
     "comments never closed": lambda: html("<!-- ", M),

@@ -59,6 +59,12 @@ NOT_MORE = frozenset(
         "priority_high",
         "subject_exclaimed",
         "subject_pictures",
+        "topic_account",
+        "topic_parcel",
+        "topic_prize",
+        "topic_removal",
+        "topic_renewal",
+        "topic_sale",
     )
 )
 ROWS = ("crossed", "forth", "back")

@@ -129,7 +129,13 @@ def test_a_scene_in_which_the_classifier_errs_makes_up_for_it() -> None:
 
 
 def test_which_weights_are_fitted() -> None:
-    weights = {"ambiguous_from": 5.0, "bayes_spam": 4.7, "html_image_only": 1.5, "received_missing": 0.3, "text_empty": 0.5}
+    weights = {
+        "ambiguous_from": 5.0,
+        "bayes_spam": 4.7,
+        "html_image_only": 1.5,
+        "received_missing": 0.3,
+        "text_empty": 0.5,
+    }
     symbols = sorted(weights)
     found = fit_scores.bounds(symbols, weights, [symbol for symbol in symbols if symbol != "text_empty"])
     assert dict(zip(symbols, found.fixed.tolist(), strict=True)) == {

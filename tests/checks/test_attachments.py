@@ -171,6 +171,31 @@ def test_a_page_that_is_the_message_may_have_a_name() -> None:
     assert symbols(Transaction(message=message(mixed + LOGIN + b"\n--b--\n"))) == {"html", "html_lure"}
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (b"See the file.", False),
+        (b"The password is 1234.", True),
+        (b"<p>Password:<b> 1234</b>", True),
+        (b"Das Kennwort lautet 1234", True),
+        ("\u89e3\u538b\u5bc6\u7801\uff1a1234".encode(), True),
+        ("\u043f\u0430\u0440\u043e\u043b\u044c: 1234".encode(), True),
+        (b"Please change your password soon.", False),
+    ],
+)
+def test_passwords_that_the_message_tells(text: bytes, told: bool) -> None:
+    raw = (
+        b"Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: text/html; charset=utf-8\n\n"
+        + text
+        + b"\n--b\nContent-Type: application/zip; name=a.zip\nContent-Transfer-Encoding: base64\n\n"
+    )
+    assert (
+        "password_told" in symbols(Transaction(message=message(raw + base64.encodebytes(ENCRYPTED) + b"--b--\n")))
+    ) == told
+    plain = base64.encodebytes(zipped({"a.txt": b"x"}))
+    assert "password_told" not in symbols(Transaction(message=message(raw + plain + b"--b--\n")))
+
+
 def test_messages_within_messages_are_looked_into() -> None:
     inner = b"Content-Type: message/rfc822\n\nContent-Disposition: attachment; filename=a.exe\n\nx\n"
     assert "dangerous" in symbols(Transaction(message=message(inner)))

@@ -39,6 +39,7 @@ GUARDED = _Guarded(("example.org", ".uni.test", "modern.example"), ("paypal.com"
         ("counterexample.org", ("", "")),
         ("paypal.secure.test", ("lookalike_name", "paypal.com")),
         ("paypalsecure.test", ("lookalike_name", "paypal.com")),
+        ("paypa1.com.evil.test", ("lookalike_name", "paypal.com")),
         ("mypaypal.test", ("lookalike_name", "paypal.com")),
         ("paypalace.test", ("", "")),
         ("dhlservice.test", ("", "")),

@@ -141,6 +141,12 @@ def test_the_body_is_kept_for_it() -> None:
         assert next(check for check in all_checks() if check.name == name).body
 
 
+def test_names_in_a_text() -> None:
+    raw = b"Subject: x\n\nGo to evil.pages.dev or a-b-c-d.example.top now\n"
+    found = computed(links, Transaction(message=message(raw)), tools())
+    assert [(f.symbol, f.detail) for f in found] == [("link_hosting", "evil.pages.dev")]
+
+
 def test_no_weight_tags_alone() -> None:
     scores = next(check.scores for check in all_checks() if check.name == "links")
     assert all(isinstance(weight, float | int) and 0 <= weight <= 2.5 for weight in scores.values())

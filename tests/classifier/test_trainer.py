@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -211,6 +212,17 @@ def test_training_ends_with_its_worker(path: Path, monkeypatch: pytest.MonkeyPat
     os.kill(pid, 0)
     helper.close()
     wait_until(lambda: not os.path.exists(f"/proc/{pid}"), 20, "the end of training")
+
+
+async def test_the_daemon_says_if_nobody_can_train_any_more(
+    path: Path, learned: Learned, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def ends(worker: socket.socket) -> None:
+        assert worker.recv(100)
+
+    monkeypatch.setattr(trainer, "_help", ends)
+    assert await Daemon(monkeypatch, path).until(lambda: "until the next start" in caplog.text)
+    assert learned.counts() == (20, 20, 0)
 
 
 @pytest.mark.parametrize(
