@@ -9,6 +9,7 @@ import pytest
 from authmilter import evaluation
 from authmilter.checks.classifier import Classifier
 from authmilter.classifier.features import features
+from authmilter.classifier.table import Opinion
 from authmilter.classifier.training import STEPS
 from authmilter.config import ini
 from authmilter.evaluation import Campaigns, Case, Found, Player
@@ -261,3 +262,19 @@ def test_what_symbols_tell() -> None:
 )
 def test_the_area_under_the_curve(some: list[Case], area: float) -> None:
     assert evaluation.area(evaluation.curve(some)) == area
+
+
+@pytest.mark.parametrize(
+    ("opinion", "added"),
+    [
+        pytest.param((0.1, 0.9, 0.0, 0.0), {}, id="none"),
+        pytest.param((-4.0, 0.9, -0.5, 0.0), {"bayes_ham": -0.75}, id="ham"),
+        pytest.param((2.0, 0.9, 0.5, 0.0), {"bayes_spam": 2.0}, id="spam"),
+        pytest.param((9.0, 0.9, 1.0, 0.25), {"bayes_spam": 4.0, "bayes_sure": 0.5}, id="beyond surely spam"),
+    ],
+)
+def test_what_the_classifier_adds(opinion: tuple[float, float, float, float], added: dict[str, float]) -> None:
+    weights = {"bayes_spam": 4.0, "bayes_sure": 2.0, "bayes_ham": -1.5}
+    judged = evaluation.with_opinion(case(1.0, True, "other"), Opinion(*opinion), weights)
+    assert {one.symbol: one.weight for one in judged.found if one.symbol != "other"} == added
+    assert judged.score == 1.0 + sum(added.values())

@@ -90,6 +90,23 @@ _TOPICS = {
         "bags brand brands jewelry luxury omega perfect price prices quality swiss watch watches",
         3,
     ),
+    "topic_gambling": _topic(
+        "blackjack casino casinos roulette slots wager",
+        "bet bets betting bonus chips deposit free gambling game games jackpot odds play players poker spins win winnings",
+        4,
+    ),
+    "topic_diploma": _topic(
+        "accredited bachelor diploma diplomas doctorate",
+        "bachelors college credentials degree degrees education experience masters mba prestigious qualifications required study "
+        "tests universities university",
+        4,
+    ),
+    "topic_addresses": _topic(
+        "",
+        "addresses advertise bulk campaign cd email emails extractor fresh harvest leads marketers million millions opt promote "
+        "targeted verified",
+        6,
+    ),
     "topic_account": _topic(
         "deactivated deactivation reactivate reactivation",
         "account accounts activity alert attempt bank below billing click confirm confirmation customer dear detected expiration "
@@ -153,6 +170,9 @@ class Topics:
         "topic_removal": 0.5,
         "topic_sale": 0.5,
         "topic_replica": 1.2,
+        "topic_gambling": 0.7,
+        "topic_diploma": 1.0,
+        "topic_addresses": 1.0,
         "topic_account": 0.4,
         "topic_parcel": 0.3,
         "topic_extortion": 1.5,
@@ -169,6 +189,9 @@ class Topics:
         "topic_removal": "Excuses for having sent it, and how to be removed.",
         "topic_sale": "Much praise for something that is sold.",
         "topic_replica": "Watches and bags of known makers.",
+        "topic_gambling": "Games for money.",
+        "topic_diploma": "Degrees that are for sale.",
+        "topic_addresses": "Addresses to send mail to, by the million.",
         "topic_account": "An account or mailbox that must be verified or is about to expire.",
         "topic_parcel": "A parcel that waits for a fee or an address.",
         "topic_extortion": "Films of the reader, to be paid for with coins.",

@@ -14,19 +14,19 @@ import random
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from authmilter.classifier.features import features
 from authmilter.classifier.table import margin_of
 from authmilter.classifier.training import Example, train
+from authmilter.evaluation import Campaigns, campaign_keys, fold_of
 from authmilter.header_text import text
 from authmilter.stored_mail import message_of
 
 OLD = ("spamassassin-public", "csdmc2010")
 FOLDS = 3
-CLEVER = 50  # messages that one content may have before it says nothing about campaigns
 
 
 class Mail(NamedTuple):
@@ -59,7 +59,7 @@ def read(folder: Path) -> list[Mail]:
     """All messages, with their campaigns."""
     rows = [json.loads(line) for line in (folder / "train.jsonl").read_text(encoding="utf-8").splitlines()]
     found = []
-    campaigns = _Campaigns()
+    campaigns = Campaigns()
     spent = 0.0
     for row in rows:
         message = message_of((folder / row["path"]).read_bytes())
@@ -68,44 +68,10 @@ def read(folder: Path) -> list[Mail]:
         began = time.process_time()
         numbers = sorted(features(message))
         spent += time.process_time() - began
-        campaign = campaigns.add(_keys(text(message, b"subject"), numbers))
+        campaign = campaigns.add(campaign_keys(text(message, b"subject"), numbers))
         found.append((numbers, row["label"] == "spam", row["set"], row.get("group", ""), campaign))
     print(f"{len(found)} messages, {spent / len(found) * 1e6:.0f} us CPU each for MIME and features", flush=True)
     return [Mail(*one[:4], campaigns.find(one[4])) for one in found]
-
-
-def _keys(subject: str, numbers: Sequence[int]) -> Iterable[object]:
-    words = "".join(c if c.isalpha() else " " for c in subject.partition("]")[2] or subject).lower().split()
-    kept = [word for word in words if word not in ("re", "fwd", "fw", "aw")]
-    if sum(map(len, kept)) > 3:
-        yield " ".join(kept)[:60]
-    # Sets that have much in common have the same least elements under most orders: three of them make a key.
-    for band in range(2):
-        yield (band, *sorted(numbers, key=lambda slot: slot * (2654435761 + 2 * band) % 4294967291)[:4])
-
-
-class _Campaigns:
-    """Messages that share a key are of one campaign."""
-
-    def __init__(self) -> None:
-        self._of: dict[object, int] = {}
-        self._parents: list[int] = []
-
-    def add(self, keys: Iterable[object]) -> int:
-        """Number of a new message."""
-        own = len(self._parents)
-        self._parents.append(own)
-        for key in keys:
-            other = self.find(self._of.setdefault(key, own))
-            self._parents[self.find(own)] = other
-        return own
-
-    def find(self, number: int) -> int:
-        """The campaign of a message."""
-        while self._parents[number] != number:
-            self._parents[number] = self._parents[self._parents[number]]
-            number = self._parents[number]
-        return number
 
 
 def regression(mails: Sequence[Mail]) -> Judge:
@@ -156,10 +122,8 @@ def apart(mails: Sequence[Mail], learner: Callable[[Sequence[Mail]], Judge]) -> 
     """Every message, judged by what learned on the campaigns of other folds."""
     judged = []
     for fold in range(FOLDS):
-        judge = learner([mail for mail in mails if mail.campaign * 2654435761 // 128 % FOLDS != fold])
-        judged += [
-            Judged(mail, *judge(mail.features)) for mail in mails if mail.campaign * 2654435761 // 128 % FOLDS == fold
-        ]
+        judge = learner([mail for mail in mails if fold_of(mail.campaign, FOLDS) != fold])
+        judged += [Judged(mail, *judge(mail.features)) for mail in mails if fold_of(mail.campaign, FOLDS) == fold]
     return judged
 
 
@@ -213,8 +177,8 @@ def main() -> int:
         row(f"campaigns apart{mark}", apart(mails, learner))
         row(f"old -> modern{mark}", across(old, modern, learner))
         row(f"modern -> old{mark}", across(modern, old, learner))
-    test = [mail for mail in mails if not mail.campaign * 2654435761 // 128 % FOLDS]
-    rest = [mail for mail in mails if mail.campaign * 2654435761 // 128 % FOLDS]
+    test = [mail for mail in mails if not fold_of(mail.campaign, FOLDS)]
+    rest = [mail for mail in mails if fold_of(mail.campaign, FOLDS)]
     random.Random(1).shuffle(rest)
     for number in (100, 200, 500, 1000, 2000):
         of: dict[bool, list[Mail]] = defaultdict(list)

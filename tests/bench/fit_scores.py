@@ -60,6 +60,7 @@ NOT_MORE = frozenset(
         "subject_exclaimed",
         "subject_pictures",
         "topic_account",
+        "topic_gambling",
         "topic_parcel",
         "topic_prize",
         "topic_removal",

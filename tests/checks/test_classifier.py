@@ -100,6 +100,16 @@ async def test_a_broken_table_holds_no_mail_up(tmp_path: Path) -> None:
     assert "classifier_temperror" in sessions.found()
 
 
+def test_what_is_far_beyond_surely_spam_has_a_symbol_of_its_own_from_enough_ham_on(site: Path) -> None:
+    enough = [judged(site, number, True, enough_ham=250) for number in range(30)]
+    found = [{one.symbol: one.strength for one in findings} for findings in enough]
+    sure = [one for one in found if "bayes_sure" in one]
+    assert sure
+    assert all(one["bayes_spam"] == 1 and 0 < one["bayes_sure"] <= 1 for one in sure)
+    fewer = [judged(site, number, True, enough_ham=251) for number in range(30)]
+    assert {one.symbol for findings in fewer for one in findings} == {"bayes_spam"}
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_it_never_rejects_alone(preset: str) -> None:
     own = next(one for one in all_checks() if one.name == "classifier")

@@ -48,6 +48,11 @@ def found(text: str, head: str = "Subject: s\n") -> dict[str, str]:
             id="a sale",
         ),
         pytest.param("Replica Rolex watches", "topic_replica", id="replicas"),
+        pytest.param("Play roulette in our casino, win a bonus", "topic_gambling", id="games"),
+        pytest.param("A university diploma without study or tests, no experience", "topic_diploma", id="degrees"),
+        pytest.param(
+            "Millions of fresh email addresses, verified, targeted: promote your shop", "topic_addresses", id="addresses"
+        ),
         pytest.param(
             "Your account is suspended. Verify your password within 48 hours, or it will be restricted. Click below to confirm "
             "your identity",

@@ -89,3 +89,16 @@ def test_a_message_without_features_has_no_margin() -> None:
 )
 def test_the_curve(margin: float, value: float) -> None:
     assert Curve(1.0, 5.0, -1.0, -3.0).strength(margin) == value
+
+
+@pytest.mark.parametrize(
+    ("margin", "value"),
+    [
+        pytest.param(-9.0, 0.0, id="ham"),
+        pytest.param(5.0, 0.0, id="just surely spam"),
+        pytest.param(6.0, 0.5, id="more"),
+        pytest.param(99.0, 1.0, id="far beyond"),
+    ],
+)
+def test_how_far_it_is_beyond_surely_spam(margin: float, value: float) -> None:
+    assert Curve(1.0, 5.0, -1.0, -3.0).beyond(margin) == value
