@@ -129,8 +129,12 @@ class TestScores:
         weights: dict[str, Weight] = {"bayes_spam": 6.0, "date_past": 0.1, "bayes_ham": -1.0}
         opinion = evidence(findings=["bayes_spam"])
         assert shown(judge(opinion, scores=weights, config=config)) == "tag"
-        assert shown(judge(evidence(findings=["bayes_spam", "date_past"]), scores=weights, config=config)) == "554 5.7.1"
-        assert shown(judge(opinion, scores={"bayes_spam": Action.REJECT}, config=config)) == "554 5.7.1"  # as was asked for
+        assert (
+            shown(judge(evidence(findings=["bayes_spam", "date_past"]), scores=weights, config=config)) == "554 5.7.1"
+        )
+        assert (
+            shown(judge(opinion, scores={"bayes_spam": Action.REJECT}, config=config)) == "554 5.7.1"
+        )  # as was asked for
 
     def test_the_classifier_corroborates_no_failure_of_dmarc(self) -> None:
         failed = evidence(spf=N, dkim=[N], dmarc=F, asks="reject", findings=["bayes_spam"])

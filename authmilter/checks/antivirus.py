@@ -123,6 +123,11 @@ _UNSCANNED = Words("7.1", lambda *_: "Message could not be scanned for malware f
 @check(
     Stage.EOM,
     scores={"antivirus_found": Action.REJECT, "antivirus_suspicious": 2.0, "antivirus_cut": 0.0},
+    meanings={
+        "antivirus_found": "Malware.",
+        "antivirus_suspicious": "What `suspicious` names: it looks like malware, and may be none.",
+        "antivirus_cut": "Part of the message was not scanned, for it is too large or too nested.",
+    },
     options=Antivirus,
     wanted=_scans,
     dynamic=_on_error,
@@ -146,6 +151,11 @@ async def antivirus(tx: Transaction, tools: Tools) -> AsyncIterator[Finding]:
         "outbound_antivirus_found": Action.REJECT,
         "outbound_antivirus_suspicious": 0.0,
         "outbound_antivirus_cut": 0.0,
+    },
+    meanings={
+        "outbound_antivirus_found": "Malware.",
+        "outbound_antivirus_suspicious": "What `suspicious` names.",
+        "outbound_antivirus_cut": "Part of the message was not scanned.",
     },
     wanted=_scans_outbound,
     direction=Direction.OUTBOUND,

@@ -56,6 +56,19 @@ _LETTERS = _CAPITALS + bytes(range(97, 123))
         "text_empty_lines": 0.4,
         "text_empty": 0.5,
     },
+    meanings={
+        "text_unseen": "Characters that are not shown stand within words.",
+        "text_mixed_scripts": "Two words or more mix letters of several scripts that look alike.",
+        "text_styled": "Mathematical, circled or other letters in fancy dress.",
+        "text_override": "Characters that reverse the direction of writing.",
+        "text_capitals": "More than half of the text is in capitals.",
+        "text_large_sum": "A sum of a million or more.",
+        "text_toll_free": "A toll-free number of North America, to call back about what nobody ordered.",
+        "text_coin": "An address of a cryptocurrency, told by its checksum.",
+        "text_coin_deadline": "The same, with a time of a few days or hours, as extortion has it.",
+        "text_empty_lines": "Twelve empty lines in a row, which push the rest out of sight.",
+        "text_empty": "No text at all, and nothing attached.",
+    },
     body=True,
 )
 def body_text(tx: Transaction, tools: Tools) -> Iterator[Finding]:  # noqa: ARG001

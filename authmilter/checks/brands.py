@@ -192,6 +192,16 @@ def _differ_once(one: str, other: str) -> bool:
         "brand_link": 1.0,
         "disguised_domain": 1.5,
     },
+    meanings={
+        "lookalike_domain": "A domain of the sender reads the same as a guarded one, as examp1e.org does.",
+        "lookalike_typo": "A domain of the sender differs from a guarded one by a letter.",
+        "lookalike_name": "A domain of the sender has the name of a guarded one as a part.",
+        "lookalike_link": "A link leads to a domain that looks like one of [brands] or of local_domains.",
+        "brand_in_name": "From has the name of one of [brands], and an address elsewhere.",
+        "brand_in_link": "A link leads to a host with the name of one of [brands], which is not theirs.",
+        "brand_link": "A link says that it leads to one of [brands], and does not.",
+        "disguised_domain": "A domain of the sender mixes scripts, or is written in letters that look like Latin ones.",
+    },
     options=Brands,
     body=True,
 )

@@ -98,7 +98,17 @@ class Classifier:
     )
 
 
-@check(Stage.EOM, scores={"bayes_spam": 4.7, "bayes_sure": 1.2, "bayes_ham": -1.5}, options=Classifier, body=True)
+@check(
+    Stage.EOM,
+    scores={"bayes_spam": 4.7, "bayes_sure": 1.2, "bayes_ham": -1.5},
+    meanings={
+        "bayes_spam": "It looks like the spam that was learned; the weight grows with the resemblance.",
+        "bayes_sure": "The same, beyond what hardly any good mail that was learned comes to.",
+        "bayes_ham": "It looks like the good mail that was learned.",
+    },
+    options=Classifier,
+    body=True,
+)
 def classifier(tx: Transaction, tools: Tools) -> Iterator[Finding]:
     """What the classifier thinks that was trained with `authmilter learn`."""
     options: Classifier = tools.options

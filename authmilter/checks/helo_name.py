@@ -19,6 +19,12 @@ def _has_stray_hyphen(domain: str) -> bool:
 @check(
     Stage.HELO,
     scores={"helo_malformed": 1.5, "helo_own_name": 3.0, "helo_local_domain": 2.5, "helo_bare": 1.0},
+    meanings={
+        "helo_malformed": "What is no domain name at all.",
+        "helo_own_name": "Our own name.",
+        "helo_local_domain": "A domain of [identity] local_domains.",
+        "helo_bare": "A name without a dot.",
+    },
     strict={"helo_malformed": Action.REJECT, "helo_own_name": Action.REJECT},
     judged=Stage.MAIL,
     replies={

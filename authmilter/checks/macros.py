@@ -41,6 +41,11 @@ def _words(_: Transaction, detail: str) -> str:
     Stage.EOM,
     body=True,
     scores={"macros_autorun": 1.0, "macros_suspicious": 1.0, "macros_unread": 0.0},
+    meanings={
+        "macros_autorun": "Macros that run by themselves.",
+        "macros_suspicious": "Macros that do what malware does.",
+        "macros_unread": "A document that olevba could not read, or not in time, or for which it is not installed.",
+    },
     options=Macros,
     replies={symbol: Words("7.1", _words) for symbol in ("macros_autorun", "macros_suspicious")},
 )

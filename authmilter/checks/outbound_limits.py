@@ -119,6 +119,11 @@ def _words(_: Transaction, detail: str) -> str:
 @check(
     Stage.RCPT,
     scores=dict.fromkeys((*_SYMBOLS.values(), "outbound_many_recipients"), Action.TEMPFAIL),
+    meanings={
+        "outbound_limit": "It has sent as many messages as it may for now.",
+        "outbound_recipients_limit": "It has sent to as many recipients as it may for now.",
+        "outbound_many_recipients": "One message has more recipients than it may.",
+    },
     options=OutboundLimits,
     wanted=_is_limited,
     direction=Direction.OUTBOUND,

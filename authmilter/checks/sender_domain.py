@@ -76,6 +76,13 @@ def _is_known_good(tx: Transaction, tools: Tools) -> bool:
         "sender_null_mx": 4.0,
         "sender_mx_private": 1.5,
     },
+    meanings={
+        "sender_domain_nonexistent": "The domain of MAIL FROM does not exist.",
+        "sender_domain_temperror": "Its DNS does not answer for now.",
+        "sender_domain_unreachable": "It has neither MX nor address.",
+        "sender_null_mx": "It says that it accepts no mail (RFC 7505).",
+        "sender_mx_private": "All of its mail servers have private addresses.",
+    },
     strict={
         "sender_domain_nonexistent": Action.REJECT,
         "sender_domain_temperror": Action.TEMPFAIL,

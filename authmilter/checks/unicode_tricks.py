@@ -28,6 +28,14 @@ _FEWEST_STYLED = 3  # letters from which on it is no symbol such as a circled nu
         "from_pictures": 0.5,
         "subject_pictures": 0.3,
     },
+    meanings={
+        "direction_override": "From or Subject has characters that reverse the direction of writing.",
+        "invisible_characters": "From or Subject has characters that are not shown, such as a zero-width space.",
+        "mixed_scripts": "A word of From or Subject mixes letters of several scripts that look alike.",
+        "styled_letters": "From or Subject is written in mathematical, circled or other letters in fancy dress.",
+        "from_pictures": "Pictures, such as emoji, in the name of From.",
+        "subject_pictures": "Pictures, such as emoji, in Subject.",
+    },
 )
 def unicode_tricks(tx: Transaction, tools: Tools) -> Iterator[Finding]:  # noqa: ARG001
     """From or Subject hold unseen or reversing characters, mixed scripts, letters in fancy dress, or pictures."""

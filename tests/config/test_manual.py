@@ -7,7 +7,7 @@ from typing import Literal, get_origin, get_type_hints
 
 import pytest
 
-from authmilter.check import DERIVED, all_checks
+from authmilter.check import DERIVED, Check, all_checks
 from authmilter.cli.manual import FILES
 from authmilter.config import ini
 from authmilter.config.manual import render_manual, render_sample
@@ -80,9 +80,14 @@ def test_every_symbol_is_listed_once_with_its_default() -> None:
     plain = " ".join(scores.split())
     assert "Default: 1.5." in plain  # of helo_literal, alone
     assert "Default: tempfail. .It Cm generic_rdns" in plain  # of two alike
-    assert (
-        "helo_malformed = 1.5 (strict: reject), helo_own_name = 3 (strict: reject), helo_local_domain = 2.5," in plain
-    )
+    assert "helo_literal_foreign = 0.5, helo_literal_malformed = 0.5 (strict: reject)." in plain
+    assert "A name without a dot. Default: 1." in plain
+    assert "What is no domain name at all. Default: 1.5 (strict: reject)." in plain
+
+
+@pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.name)
+def test_every_symbol_of_several_is_explained(check: Check) -> None:
+    assert len(check.scores) <= 2 or set(check.meanings) == set(check.scores)
 
 
 def test_a_table_keeps_its_lines_in_the_sample() -> None:
