@@ -15,7 +15,7 @@ from typing import NamedTuple
 from authmilter.filetype import OFFICE, extensions, file_type
 from authmilter.mime_fields import decode
 from authmilter.rar import read_rar
-from authmilter.sevenzip import Folder, Unpacker, read_7z
+from authmilter.sevenzip import Folder, Stored, Unpacker, read_7z
 from authmilter.zip_files import File as ZipFile
 from authmilter.zip_files import read_zip, unpacker
 
@@ -166,8 +166,6 @@ class _Reader:
     def _zip_beginning(self, data: bytes, file: ZipFile) -> _Beginning:
         def beginning(most: int) -> bytes:
             octets = file.octets(data, most)
-            if file.method == 0:
-                return octets
             try:
                 found = unpacker(file, octets, most)
             except (lzma.LZMAError, ValueError, MemoryError):
@@ -269,7 +267,7 @@ class _Reader:
             self._add(_gzip_name(data) if kind == "gzip" else "", depth, path, _slice(content, 0, len(content)))
 
 
-_QUICK = type(zlib.decompressobj())
+_QUICK = (type(zlib.decompressobj()), Stored)  # many files of a zip may be the same octets, so these count too
 _PAX_PATH = re.compile(rb"[0-9]{1,9} path=([^\n]{1,4096})\n")
 
 

@@ -103,7 +103,7 @@ class _Server:
                     self.rests = now() + REST  # one is enough to see whether it is back
                 answer = read(await exchange(self.address, request, most))
         except TooLargeError as error:  # it is well
-            log.warning("%s: %s", self.address, error)
+            log.warning("scanner %s: %s", self.address, error)
             raise
         except (ScanError, OSError, ValueError) as error:
             if not connected:
@@ -111,10 +111,10 @@ class _Server:
             self.failures += 1
             self.rests = now() + REST
             if self.failures == 1:
-                log.warning("%s: %s", self.address, _told(error))
+                log.warning("scanner %s failed: %s", self.address, _told(error))
             raise
         if self.failures:
-            log.info("%s answers again", self.address)
+            log.info("scanner %s answers again", self.address)
         self.failures = 0
         return answer
 

@@ -72,7 +72,7 @@ class Folder(NamedTuple):
         if len(self.coders) == 1:
             method, _ = self.coders[0]
             if method == _COPY:
-                return _Stored()
+                return Stored()
             if method == _DEFLATE:
                 return zlib.decompressobj(-15)
             if method == _BZIP2:
@@ -111,8 +111,11 @@ class Directory(NamedTuple):
     cut: str = ""
 
 
-class _Stored:
+class Stored:
+    """What is not packed."""
+
     def decompress(self, data: bytes, max_length: int, /) -> bytes:
+        """The first octets."""
         return data[:max_length]
 
 

@@ -29,10 +29,11 @@ _SIGNS = (
 
 
 class Words(NamedTuple):
-    """The different words of a text part, in lower case and UTF-8."""
+    """The words of a text part, in lower case and UTF-8: as they follow each other, and which there are."""
 
     part: Part
-    words: frozenset[bytes]
+    in_order: list[bytes]
+    different: frozenset[bytes]
 
 
 def text_words(message: Message) -> tuple[Words, ...]:
@@ -41,9 +42,7 @@ def text_words(message: Message) -> tuple[Words, ...]:
     if not isinstance(known, tuple):
         texts = [one for one in islice(parts(message), MAX_PARTS) if one.is_leaf and one.type.startswith("text/")]
         texts.sort(key=_is_beside)
-        known = message.content["text_words"] = tuple(
-            [Words(one, frozenset(words(_text(one)))) for one in texts[:MAX_TEXTS]]
-        )
+        known = message.content["text_words"] = tuple([_of(one) for one in texts[:MAX_TEXTS]])
     return known
 
 
@@ -73,5 +72,6 @@ def _is_beside(part: Part) -> bool:
     return part.kind != "part"
 
 
-def _text(part: Part) -> str:
-    return part.text if part.html is None else part.html.text
+def _of(part: Part) -> Words:
+    in_order = words(part.text if part.html is None else part.html.text)
+    return Words(part, in_order, frozenset(in_order))

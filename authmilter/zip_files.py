@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from authmilter.mime_fields import decode
-from authmilter.sevenzip import Folder, Unpacker
+from authmilter.sevenzip import Folder, Stored, Unpacker
 
 MAX_FILES = 5000
 _UNKNOWN = 0xFFFFFFFF  # the size is a larger one, and said elsewhere (4.4.8)
@@ -55,6 +55,8 @@ def unpacker(file: File, octets: bytes, most: int) -> tuple[Unpacker, bytes] | N
 
     Raises lzma.LZMAError, ValueError.
     """
+    if file.method == 0:
+        return Stored(), octets
     if file.method == 8:
         return zlib.decompressobj(-15), octets
     if file.method == 12:
@@ -76,6 +78,7 @@ def _by_directory(data: bytes) -> Iterator[tuple[File, int, bytes]]:
         at = data.find(b"PK\1\2")
         offset = at
     shift = 0 if offset == _UNKNOWN else at - offset  # what stands before the archive is not counted by all writers
+    directories = 0  # left out as far as there are few: to pass over them costs as much as a file
     while at >= 0 and len(data) >= at + 46:
         flags, method = _u16(data, at + 8), _u16(data, at + 10)
         packed, unpacked = _u32(data, at + 20), _u32(data, at + 24)
@@ -85,7 +88,9 @@ def _by_directory(data: bytes) -> Iterator[tuple[File, int, bytes]]:
             local -= shift
         there = local >= 0 and data.startswith(b"PK\3\4", local)
         start = local + 30 + _u16(data, local + 26) + _u16(data, local + 28) if there else len(data)
-        if not name.endswith(b"/"):
+        if name.endswith(b"/") and directories < MAX_FILES:
+            directories += 1
+        else:
             yield (
                 File(
                     _shown(name, flags),
@@ -105,6 +110,7 @@ def _by_directory(data: bytes) -> Iterator[tuple[File, int, bytes]]:
 def _by_headers(data: bytes) -> Iterator[tuple[File, int, bytes]]:
     """4.3.7: the same by the header before each file."""
     at = data.find(b"PK\3\4")
+    directories = 0
     while at >= 0 and len(data) >= at + 30:
         flags, method = _u16(data, at + 6), _u16(data, at + 8)
         packed, unpacked = _u32(data, at + 18), _u32(data, at + 22)
@@ -112,7 +118,9 @@ def _by_headers(data: bytes) -> Iterator[tuple[File, int, bytes]]:
         start = at + 30 + len(name) + _u16(data, at + 28)
         # 4.4.4: with bit 3 the sizes stand behind the file, and are 0 here.
         said = bool(packed) and packed != _UNKNOWN and not flags & 8
-        if not name.endswith(b"/"):
+        if name.endswith(b"/") and directories < MAX_FILES:
+            directories += 1
+        else:
             size = 0 if unpacked == _UNKNOWN else unpacked
             file = File(_shown(name, flags), size, bool(flags & 1), method, start, packed if said else -1)
             yield file, at, name

@@ -610,8 +610,10 @@ async def test_that_a_server_fails_is_logged_once(caplog: pytest.LogCaptureFixtu
         for _ in range(2):
             await servers.ask(REQUEST, text, 4096, 5)
     failed, again = caplog.messages
-    assert re.fullmatch(rf"{re.escape(server.socket)}: (answers nothing|Connection reset by peer)", failed)
-    assert again == f"{server.socket} answers again"
+    assert re.fullmatch(
+        rf"scanner {re.escape(server.socket)} failed: (answers nothing|Connection reset by peer)", failed
+    )
+    assert again == f"scanner {server.socket} answers again"
 
 
 async def test_he_who_goes_away_says_nothing_about_the_server() -> None:

@@ -100,7 +100,7 @@ class Classifier:
 
 @check(
     Stage.EOM,
-    scores={"bayes_spam": 4.7, "bayes_sure": 1.2, "bayes_ham": -1.5},
+    scores={"bayes_spam": 4.5, "bayes_sure": 1.4, "bayes_ham": -1.5},
     meanings={
         "bayes_spam": "It looks like the spam that was learned; the weight grows with the resemblance.",
         "bayes_sure": "The same, beyond what hardly any good mail that was learned comes to.",

@@ -202,7 +202,7 @@ class Topics:
 def topics(tx: Transaction, tools: Tools) -> Iterator[Finding]:  # noqa: ARG001
     """The text, by its words, is about what is mostly written of in mail that nobody asked for."""
     shown = frozenset(subject_words(tx.message)).union(
-        *[its for part, its in text_words(tx.message) if part.kind == "part"]
+        *[one.different for one in text_words(tx.message) if one.part.kind == "part"]
     )
     telling = shown & _ALL
     if len(telling) < _FEWEST:

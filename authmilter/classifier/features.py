@@ -76,7 +76,7 @@ def _numbers(message: Message) -> Iterable[int]:
     leaves = [part for part in islice(parts(message), MAX_PARTS) if part.is_leaf]
     build = _Build()
     return chain(
-        *[_text(part, its, build) for part, its in text_words(message)],
+        *[_text(part, its, build) for part, _, its in text_words(message)],
         _subject(message, build),
         _hashed(build.links(), _LINK),
         _people(message, build),

@@ -48,7 +48,11 @@ class Trained(NamedTuple):
 
 
 def train(examples: Sequence[Example], step: Callable[[], None] = lambda: None) -> Trained:
-    """Train; there must be examples of both kinds.  `step` is called `STEPS` times on the way."""
+    """Train; there must be examples of both kinds.  `step` is called `STEPS` times on the way.
+
+    Their order does not matter, but that of their features does: let it be ascending.
+    """
+    examples = sorted(examples)  # else a gradient would lead elsewhere from another order
     seen = array("I", bytes(4 * SLOTS))
     for example in examples:
         for slot in example.features:

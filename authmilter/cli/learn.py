@@ -1,6 +1,7 @@
 """`authmilter learn`: teach the classifier what spam and good mail of this site look like."""
 
 import argparse
+import errno
 import json
 import os
 import pwd
@@ -11,6 +12,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +92,8 @@ def run(args: argparse.Namespace) -> int:
             status = _Run(args, options, path, learned, as_owner, progress, has_bar).run(report)
         finally:
             progress.clear()
-            learned.close()
+            with as_owner():
+                learned.close()
         _show_to_daemon(path, config.milter.user)
     except StoreError as error:
         raise StartError(str(error)) from None
@@ -112,10 +115,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _make_folder(folder: Path, user: str) -> None:
     """Make the state directory, if the daemon has not yet; as root, for the user that it becomes."""
-    if folder.is_dir():
+    missing = list(takewhile(lambda one: not one.is_dir(), (folder, *folder.parents)))
+    if not missing:
         return
-    folder.mkdir(mode=0o750, parents=True)
-    if user and os.geteuid() == 0:
+    with acting_as_owner(missing[-1].parent):  # whose it is might put a link in the place of what root makes there
+        for one in reversed(missing):
+            one.mkdir(mode=0o750 if one == folder else 0o755)
+        is_roots = os.geteuid() == 0
+    if is_roots and user:
         try:
             owner = pwd.getpwnam(user)
         except KeyError:
@@ -149,6 +156,8 @@ def _check_access(path: Path) -> None:
     for name in (path.parent, path.with_name(path.name + SUFFIX)):
         mode = os.R_OK | os.W_OK | (os.X_OK if name == path.parent else 0)
         if os.path.lexists(name) and not os.access(name, mode, effective_ids=True):
+            if os.statvfs(path.parent).f_flag & os.ST_RDONLY:
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(name))
             raise PermissionError(0, "", str(name))
 
 
@@ -249,7 +258,7 @@ class _Run:
             known_as = identity(message)
             if self._args.forget:
                 lessons.append(Lesson(known_as, False, ()))
-            elif self._learned.kind(known_as) is not spam:
+            elif self._kind(known_as) is not spam:
                 # A set would take twenty times the room.
                 lessons.append(Lesson(known_as, spam, array("I", features(message))))
             if len(lessons) >= BATCH:
@@ -257,6 +266,11 @@ class _Run:
                 lessons = []
             self._progress.show(mail.done, size, plural(seen, "message"))
         yield seen, self._keep(lessons)
+
+    def _kind(self, identity: bytes) -> bool | None:
+        # A journal that the owner of the folder made up can name any file, and SQLite deletes it even if it only reads.
+        with self._as_owner():
+            return self._learned.kind(identity)
 
     def _keep(self, lessons: "list[Any]") -> int:
         with self._as_owner():

@@ -1,7 +1,7 @@
 """What `authmilter status` shows of a running daemon: its counters, put together and judged.
 
 The exporter has one of these.  It looks at the clock twice a minute, for two things that counters don't tell: what they
-were at midnight, and whether errors of the store are of now.
+were at midnight, and whether errors of the store and of scanners are of now.
 """
 
 import threading
@@ -17,6 +17,7 @@ TICK = 30.0  # seconds between looks at the clock, at most
 STANDS_STILL = 10.0  # seconds without a heartbeat, which is one a second
 _VERDICTS = "authmilter_messages_total"
 _REFUSED = "authmilter_recipients_refused_total"
+_SCANNERS = ("antivirus", "outbound_antivirus", "spamassassin", "rspamd")  # checks that ask another daemon
 
 Report = dict[str, Any]
 
@@ -41,8 +42,8 @@ class Status:
         self._ticks = ticks
         self._lock = threading.Lock()
         self._begin_day()
-        # (time, errors of the store until then): the oldest is one to one and a half minutes old, once there are three
-        self._errors: deque[tuple[float, float]] = deque([(ticks(), sum(self._store_errors().values()))], maxlen=3)
+        # (time, errors until then): the oldest is one to one and a half minutes old, once there are three
+        self._errors: deque[tuple[float, dict[str, int]]] = deque([(ticks(), self._failures())], maxlen=3)
 
     def tick(self) -> float:
         """To be called when the returned number of seconds has passed, or earlier."""
@@ -50,7 +51,7 @@ class Status:
             self._look_at_the_date()
             now = self._ticks()
             if now - self._errors[-1][0] >= 0.9 * TICK:
-                self._errors.append((now, sum(self._store_errors().values())))
+                self._errors.append((now, self._failures()))
         year, month, day = self._day
         # mktime() knows how long a day is where clocks are changed, and what the 32nd of a month is.
         left = time.mktime((year, month, day + 1, 0, 0, 0, 0, 0, -1)) - self._clock()
@@ -82,6 +83,7 @@ class Status:
                 "seconds_ago": self._ago("reloaded"),
             },
             "store": self._store(),
+            "scanners": self._scanners(),
             "dns": {
                 "cache": self._column("authmilter_dns_cache_total"),
                 "questions": self._by_last("authmilter_dns_queries_total"),
@@ -142,9 +144,21 @@ class Status:
     def _store_errors(self) -> dict[str, int]:
         return self._column("authmilter_store_errors_total")
 
+    def _failures(self) -> dict[str, int]:
+        """How often the store, and each scanner, has failed so far."""
+        errors = self._tree("authmilter_check_errors_total")
+        scanners = {name: errors.get(name, {}).get("temperror", 0) for name in _SCANNERS}
+        return {"store": sum(self._store_errors().values()), **scanners}
+
     def _store(self) -> Report:
-        errors = self._store_errors()
-        return {"errors": errors, "errors_lately": round(sum(errors.values()) - self._errors[0][1])}
+        return {
+            "errors": self._store_errors(),
+            "errors_lately": self._failures()["store"] - self._errors[0][1]["store"],
+        }
+
+    def _scanners(self) -> dict[str, Report]:
+        now, before = self._failures(), self._errors[0][1]
+        return {name: {"errors": now[name], "errors_lately": now[name] - before[name]} for name in _SCANNERS}
 
     def _lists(self) -> dict[str, Report]:
         answers = self._tree("authmilter_dnslist_queries_total")
@@ -196,6 +210,11 @@ def _problems(found: Report) -> list[str]:
         problems.append("the last reload failed, and the configuration before it is in force")
     if found["store"]["errors_lately"]:
         problems.append(f"the store failed {found['store']['errors_lately']} times in the last minute or so")
+    problems += [
+        f"failed requests to {name} in the last minute or so: {one['errors_lately']}; the log says why"
+        for name, one in found["scanners"].items()
+        if one["errors_lately"]
+    ]
     problems += [
         f"DNS list {name} is off in {one['off_in_workers']} of {configured} workers"
         for name, one in found["dns_lists"].items()

@@ -32,7 +32,9 @@ def test_mail_that_it_has_not_seen_is_told_apart(trained: Trained) -> None:
 
 
 def test_the_same_mail_in_any_order_of_learning_gives_the_same(trained: Trained) -> None:
-    assert train(examples(150)) == trained
+    others = examples(150)
+    random.Random(6).shuffle(others)
+    assert train(others) == trained
 
 
 def test_labels_by_chance_make_it_sure_of_nothing() -> None:

@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
         )
     (tmp_path / "am.ini").write_text(
         "[classifier]\nminimum_ham = 30\nminimum_spam = 30\nenough_ham = 30\n[policy]\ntag = 2\nreject = 8\n"
-        "[scores]\nsubject_capitals = 2\n"
+        "[scores]\nsubject_capitals = 2\n[topics]\nenabled = no\n"
     )
     return tmp_path
 

@@ -6,6 +6,7 @@ import os
 import pwd
 import re
 import sqlite3
+import struct
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
 import pytest
 
@@ -24,7 +26,7 @@ from authmilter.classifier.spool import Lesson, identity
 from authmilter.classifier.table import Table
 from authmilter.cli import learn, terminal
 from authmilter.cli.__main__ import main
-from authmilter.model import Transaction
+from authmilter.model import Message, Transaction
 from tests.checks.tools import computed, tools
 from tests.classifier.mail import message, raw
 from tests.shared import ROOT
@@ -375,6 +377,69 @@ def test_a_link_of_the_daemons_user_does_not_lead_root_astray(
     assert f"{state}/table.learned" in capsys.readouterr().err
     assert (precious / "file").read_bytes() == b""
     assert (precious / "file").stat().st_uid == 0
+
+
+@needs_root
+def test_a_journal_of_the_daemons_user_has_root_delete_nothing(
+    folder: Path, public: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, precious = public / "state", public / "precious"
+    precious.mkdir(mode=0o700)
+    (precious / "file").write_text("of root\n")
+    state.mkdir()
+    os.chown(state, pwd.getpwnam("nobody").pw_uid, -1)
+    (folder / "am.ini").write_text(f"[classifier]\ntable = {state}/table\n")
+    was_made: list[bytes] = []
+
+    def plant(message: Message) -> bytes:
+        """The file is open; now put a journal beside it that is part of a transaction over several files."""
+        if not was_made:
+            name = str(precious / "file").encode()
+            (state / "table.learned-journal").write_bytes(hot_journal(state / "table.learned", name))
+            was_made.append(name)
+        return identity(message)
+
+    monkeypatch.setattr("authmilter.classifier.learned.identity", plant)
+    assert main(["-c", str(folder / "am.ini"), "learn", "ham", "--later", str(folder / "ham")]) in (0, 69)
+    assert was_made
+    assert (precious / "file").read_text() == "of root\n"
+
+
+def hot_journal(database: Path, names: bytes) -> bytes:
+    """A journal without pages, which tells SQLite to delete that file in the end (SQLite, "The Rollback Journal")."""
+    magic = bytes.fromhex("d9d505f920a163d7")
+    page = int.from_bytes(database.read_bytes()[16:18], "big")
+    head = magic + struct.pack(">5I", 0, 1, database.stat().st_size // page, 512, page)
+    last = struct.pack(">I", 0x40000000 // page + 1) + names + struct.pack(">2I", len(names), sum(names)) + magic
+    return head.ljust(512, b"\0") + last
+
+
+@needs_root
+def test_a_state_directory_below_one_of_the_daemon_is_his(folder: Path, public: Path) -> None:
+    owner = pwd.getpwnam("nobody")
+    os.chown(public, owner.pw_uid, -1)
+    (folder / "am.ini").write_text(f"[milter]\nuser = nobody\n[classifier]\ntable = {public}/a/b/table\n")
+    assert main(["-c", str(folder / "am.ini"), "learn", "ham", str(folder / "ham")]) == 0
+    made = [public / "a", public / "a/b", public / "a/b/table.learned"]
+    assert [path.stat().st_uid for path in made] == [owner.pw_uid] * 3
+
+
+@needs_root
+@pytest.mark.parametrize("user", ["", "nobody"])
+def test_a_state_directory_below_those_of_root(folder: Path, public: Path, user: str) -> None:
+    (folder / "am.ini").write_text(f"[milter]\nuser = {user}\n[classifier]\ntable = {public}/a/b/table\n")
+    assert main(["-c", str(folder / "am.ini"), "learn", "ham", str(folder / "ham")]) == 0
+    daemon = pwd.getpwnam(user).pw_uid if user else 0
+    assert [path.stat().st_uid for path in (public / "a", public / "a/b")] == [0, daemon]
+
+
+def test_a_disk_that_can_not_be_written_to_is_no_matter_of_permission(
+    folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "state").mkdir()
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=os.ST_RDONLY))
+    assert run("ham", folder / "ham") == (69, "", f"authmilter: {folder}/state: Read-only file system\n")
 
 
 @needs_root

@@ -240,6 +240,24 @@ def test_errors_right_after_the_start_count_too() -> None:
     assert daemon.report()["store"]["errors_lately"] == 1
 
 
+def test_a_scanner_that_does_not_answer_is_wrong_for_a_minute_or_so() -> None:
+    daemon = Daemon()
+    daemon.run(3600)
+    for worker in daemon.workers:
+        worker.check_error("antivirus", "temperror")
+        worker.check_error("spf", "temperror")  # as happens: somebody's DNS
+    daemon.workers[0].check_error("rspamd", "temperror")
+    assert daemon.report()["problems"] == [
+        "failed requests to antivirus in the last minute or so: 2; the log says why",
+        "failed requests to rspamd in the last minute or so: 1; the log says why",
+    ]
+    daemon.run(120)
+    report = daemon.report()
+    assert report["problems"] == []
+    assert report["scanners"]["antivirus"] == {"errors": 2, "errors_lately": 0}
+    assert report["scanners"]["spamassassin"] == {"errors": 0, "errors_lately": 0}
+
+
 def test_a_dns_list_that_is_off() -> None:
     daemon = Daemon()
     daemon.workers[0].dnslist_asked("dnsbl_zen", "listed")
