@@ -13,12 +13,11 @@ from collections.abc import Iterable
 from functools import lru_cache
 from html import unescape
 from html.entities import html5
-from itertools import islice
 from typing import NamedTuple
 
 MAX_HTML = 1024 * 1024  # characters that are looked at
 MAX_LINKS = 2000
-MAX_ATTRIBUTES = 200  # of a tag
+MAX_ATTRIBUTES = 200  # of a tag, besides those that are looked for
 MAX_SHEETS = 128 * 1024  # characters of all style sheets
 MAX_RULES = 1000  # selectors of theirs that are kept
 MAX_CLASSES = 8  # of an element
@@ -65,20 +64,28 @@ class Html(NamedTuple):
     cut: bool
 
 
+def _pattern(text: str) -> re.Pattern[str]:
+    """A pattern in which ``\\s`` within brackets is what the standard calls white space (section 13.2.5.32).
+
+    Python knows more, such as U+00A0, which is part of a name there: ``<a x\\xa0href=HERE href=THERE>`` leads to the second.
+    """
+    return re.compile(text.replace(r"\s", r" \t\n\f\r"))
+
+
 # After "<": a tag with its attributes, or a comment, declaration or processing instruction.  A sign of equality is part
 # of a name where a name begins, quotes count only behind one.  Nothing is ever tried twice.
-_MARKUP = re.compile(
+_MARKUP = _pattern(
     r"<(?:(/?[a-zA-Z][^\s/>]*+"
-    r"[\s/]*+=?+(?:[^>=/]++|/++\s*+=?+|=\s*+(?:\"[^\"]*+\"|'[^']*+'|[^\s>\"'][^\s>]*+)?+[\s/]*+=?+)*+)(>?)"
+    r"[\s/]*+=?+(?:[^>=/]++|/++[\s]*+=?+|=[\s]*+(?:\"[^\"]*+\"|'[^']*+'|[^\s>\"'][^\s>]*+)?+[\s/]*+=?+)*+)(>?)"
     r"|(!--|[!?]|/(?=[^a-zA-Z])))"
 )
-_TAG = re.compile(r"(/?)([a-zA-Z][^\s/]*+)(.*+)", re.DOTALL)
+_TAG = _pattern(r"(/?)([a-zA-Z][^\s/]*+)((?s:.*+))")
 # The attributes as above, but no quote is left open: else the tag may go on behind the ">" at which it was cut.
-_COMPLETE = re.compile(
-    r"[\s/]*+=?+(?:[^=/]++|/++\s*+=?+|=\s*+(?:\"[^\"]*+\"|'[^']*+'|[^\s\"'][^\s]*+|(?![\"']))[\s/]*+=?+)*+"
+_COMPLETE = _pattern(
+    r"[\s/]*+=?+(?:[^=/]++|/++[\s]*+=?+|=[\s]*+(?:\"[^\"]*+\"|'[^']*+'|[^\s\"'][^\s]*+|(?![\"']))[\s/]*+=?+)*+"
 )
-_ATTRIBUTE = re.compile(
-    r"[\s/]*+(?:(=?[^\s/>=]++)(?:\s*+=(?:\s*+(?:\"([^\"]*+)\"|'([^']*+)'|([^\s>\"'][^\s>]*+)))?+)?+|[\s/=]++)"
+_ATTRIBUTE = _pattern(
+    r"[\s/]*+(?:(=?[^\s/>=]++)(?:[\s]*+=(?:[\s]*+(?:\"([^\"]*+)\"|'([^']*+)'|([^\s>\"'][^\s>]*+)))?+)?+|[\s/=]++)"
 )
 _LONG_TAG = 512  # characters from which on a tag is hardly there twice
 _COMMENT_END = re.compile(r"--!?>")
@@ -97,8 +104,10 @@ _LINKS = {
     "object": "data",
     "v:roundrect": "href",  # the buttons of Outlook
     "v:rect": "href",
+    "v:oval": "href",
     "v:shape": "href",
 }
+_LED_BY = frozenset((*_LINKS.values(), "xlink:href", "content", "http-equiv"))
 _BLOCKS = frozenset(
     (
         "address", "article", "blockquote", "body", "br", "caption", "center", "dd", "div", "dl", "dt", "fieldset", "footer",
@@ -113,12 +122,14 @@ _VOID = frozenset(
 )  # fmt: skip
 # What stands in these is no markup (HTML standard, section 13.1.2): up to their end tag all is text.
 _RAW = {
-    name: re.compile(rf"</{name}[\s/>]", re.IGNORECASE)
+    name: _pattern(rf"(?i:</{name}[\s/>])")
     for name in ("script", "style", "textarea", "title", "xmp", "iframe", "noembed", "noframes")
 }
 _SHOWN_RAW = ("textarea", "xmp")
 _HANDLER = re.compile(r"on[a-z]{4,}")
-_URL = re.compile(r"url\s*+=\s*+['\"]?([^'\"]*+)", re.IGNORECASE)
+# "5; url=HERE", "0;HERE", "0, 'HERE'" (HTML standard, section 4.2.5.3).
+_REFRESH = re.compile(r"[\s0-9.]*+(?:[;,\s]\s*+)?+(?:url\s*+=\s*+)?+['\"]?([^'\"]*+)", re.IGNORECASE)
+_HREF = re.compile("href", re.IGNORECASE)
 _LONG_REFERENCE = re.compile(r"&#(?:[xX][0-9a-fA-F]{8,}|[0-9]{8,})")
 
 
@@ -156,12 +167,10 @@ def attributes(text: str) -> dict[str, str]:
     """The attributes of a tag, names in lower case; the first of a name counts (HTML standard, section 13.2.5.33)."""
     found: dict[str, str] = {}
     every: Iterable[tuple[str | None, ...]]
-    if len(text) < _LONG_TAG:
-        every = _ATTRIBUTE.findall(text)
-    else:
-        every = (one.groups() for one in islice(_ATTRIBUTE.finditer(text), MAX_ATTRIBUTES))
+    short = len(text) < _LONG_TAG
+    every = _ATTRIBUTE.findall(text) if short else (one.groups() for one in _ATTRIBUTE.finditer(text))
     for name, double, single, bare in every:
-        if name:
+        if name and (len(found) < MAX_ATTRIBUTES or name.lower() in _LED_BY):
             found.setdefault(name.lower(), _value(double or single or bare or ""))
     return found
 
@@ -552,7 +561,8 @@ class _Reader:
                 return position + 2
             found = _COMMENT_END.search(source, position)
             end = found.start() if found else len(source)
-            if source.startswith("[if", position) and not self._conditional and source.find("href", position, end) > 0:
+            outlook = source[position : position + 3].lower() == "[if" and not self._conditional
+            if outlook and _HREF.search(source, position, end):
                 # Outlook reads what stands in such comments.
                 self._links += _Reader(source[position:end], conditional=True).read().links
             return found.end() if found else len(source)
@@ -579,7 +589,7 @@ class _Reader:
             if given.get("alt") and self._href is not None:
                 self._link_text.append(f" {given['alt']} ")
         elif name == "meta" and tag.given.get("http-equiv", "").lower() == "refresh":
-            found = _URL.search(tag.given.get("content", ""))
+            found = _REFRESH.match(tag.given.get("content", ""))
             self._refresh = self._refresh or (found[1].strip() if found else "")
         return self._raw(tag, position) if name in _RAW else position
 
@@ -658,6 +668,8 @@ class _Reader:
         if name == "input":
             self._fields.append(given.get("type", "text").lower())
         href = given.get(_LINKS[name])
+        if href is None:
+            href = given.get("xlink:href") if name == "a" else None  # within SVG
         if href is None:
             return
         # What browsers drop from a URL (URL standard, section 4.1): white space around it, tab and line ends in it.

@@ -18,12 +18,15 @@ from authmilter.html_text import MAX_HTML, Html, read_html
 from authmilter.mime_fields import (
     MAX_FIELDS,
     MAX_HEADER,
+    MAX_PARAMETERS,
+    MAX_VALUE,
     Described,
     base64_decoded,
     boundaries,
     codec,
     decode,
     described,
+    ends,
     file_names,
 )
 from authmilter.model import HeaderField, Message
@@ -266,7 +269,7 @@ class Mime:
 
     def take_markup(self, text: str) -> str:
         """`text` as far as there is time for it."""
-        if len(text) > self._markup:
+        if len(text) > min(self._markup, MAX_HTML):
             self.add("limits", "HTML")
             text = text[: self._markup]
         self._markup -= min(len(text), MAX_HTML)
@@ -297,13 +300,17 @@ class Mime:
                 encoding = _encoding(declared)
                 if encoding not in encodings:
                     encodings.append(encoding)
+                if "base64" not in encoding and b"base64" in declared[:200].lower():
+                    encodings.append("base64")  # some readers look no further than for the word
+            if len(declared) > MAX_VALUE:
+                self.add("limits", "a field")
         if len(types) > 1 and len({described(one) for one in types}) > 1:
             self.add("type_repeated", " and ".join(described(one).value for one in types[:2]))
         if len(encodings) > 1:
             self.add("encoding_repeated", " and ".join(encodings[:2]))
-        values: Sequence[bytes | None] = types[:MAX_READINGS] or (None,)
+        values: Sequence[bytes | None] = ends(types, MAX_READINGS) or (None,)
         for value in values:
-            for encoding in encodings[:MAX_READINGS] or ("",):
+            for encoding in ends(encodings, MAX_READINGS) or ("",):
                 if len(self.parts) >= MAX_PARTS:
                     self.add("limits", "parts")
                     return
@@ -311,7 +318,8 @@ class Mime:
                 if not content_type.value or "/" not in content_type.value:
                     # RFC 2045 section 5.2: what can't be read is plain text.
                     self.add("type_malformed", content_type.value or "empty")
-                    content_type = Described("text/plain", content_type.parameters)
+                    multipart = content_type.value.startswith("multi") and content_type.first(b"boundary")
+                    content_type = Described("multipart/mixed" if multipart else "text/plain", content_type.parameters)
                 part = Part(
                     self,
                     source,

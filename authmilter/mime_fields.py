@@ -7,18 +7,20 @@ decode them, although section 5 forbids them in parameters.
 import binascii
 import re
 from codecs import lookup
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from itertools import islice
+from typing import NamedTuple, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from authmilter.model import HeaderField
 
 MAX_FIELDS = 200  # of an entity
 MAX_HEADER = 65_536  # octets of its header section
-MAX_VALUE = 16_384  # octets of a Content-* field
+MAX_VALUE = MAX_HEADER  # octets of a Content-* field
 MAX_PARAMETERS = 100
 MAX_NAME = 1000  # characters of a file name
+MAX_NAMES = 16  # of an entity
 
 
 class Parameter(NamedTuple):
@@ -46,42 +48,49 @@ class Described(NamedTuple):
         return b""
 
 
-_VALUE = re.compile(rb"[\s;]*+([^\s;]++)")
+# Blanks around the slash, and quotes, are what some readers forgive.
+_VALUE = re.compile(rb'[\s;"]*+([^\s;"/]*+(?:\s*+/\s*+)?+[^\s;"]*+)')
 # A semicolon is missing before some parameters; Outlook and others find them all the same.
 _PARAMETER = re.compile(rb'[;\s]([^\s=;"]++)\s*+=\s*+(?:"((?:[^"\\]++|\\.)*+)|([^;\r\n]*+))', re.DOTALL)
+# Those that are looked for behind `MAX_PARAMETERS` others.
+_TELLING_PARAMETER = re.compile(
+    rb'[;\s]((?:boundary|(?:file)?name)(?:\*[0-9]*+\*?+)?+)\s*+=\s*+(?:"((?:[^"\\]++|\\.)*+)|([^;\r\n]*+))',
+    re.DOTALL | re.IGNORECASE,
+)
 _QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
 _IN_COMMENT = re.compile(rb'[()\\"]')
 
 
 def described(raw: bytes) -> Described:
     """Read a field body; never fails."""
-    return _described(raw) if len(raw) <= 512 else _read(raw[:MAX_VALUE])
-
-
-@lru_cache(maxsize=1024)
-def _described(raw: bytes) -> Described:
-    return _read(raw)
+    return _short(raw) if len(raw) <= 512 else _long(raw[:MAX_VALUE])
 
 
 def _read(raw: bytes) -> Described:
     plain = without_comments(raw) if b"(" in raw else raw
     found = _VALUE.match(plain)
-    value = found[1].decode("latin-1").lower() if found else ""
+    value = b"".join(found[1].split()).decode("latin-1").lower() if found else ""
     parameters = list(_parameters(plain))
     if plain is not raw:
         # Not every reader knows comments, and file names have parentheses in them.
         parameters += [parameter for parameter in _parameters(raw) if parameter not in parameters]
-    return Described(value, tuple(parameters[:MAX_PARAMETERS]))
+    return Described(value, tuple(parameters))
+
+
+_short = lru_cache(maxsize=1024)(_read)
+_long = lru_cache(maxsize=8)(_read)  # each is asked for several times in a row
 
 
 def _parameters(raw: bytes) -> Iterator[Parameter]:
     if b"=" not in raw:
         return
-    for count, (name, quoted, token) in enumerate(_PARAMETER.findall(raw)):
-        if count == MAX_PARAMETERS:
-            return
-        value = token.strip() or (_QUOTED_PAIR.sub(rb"\1", quoted) if b"\\" in quoted else quoted)
-        yield Parameter(name.lower(), value)
+    position = 0
+    for pattern in (_PARAMETER, _TELLING_PARAMETER):
+        for found in islice(pattern.finditer(raw, position), MAX_PARAMETERS):
+            name, quoted, token = found.groups(b"")
+            value = token.strip() or (_QUOTED_PAIR.sub(rb"\1", quoted) if b"\\" in quoted else quoted)
+            yield Parameter(name.lower(), _FOLD.sub(b"", value) if b"\n" in value else value)
+            position = found.end()
 
 
 def without_comments(raw: bytes) -> bytes:
@@ -126,10 +135,19 @@ def boundaries(raw: bytes) -> tuple[bytes, ...]:
     meant = described(raw)
     found = [meant.first(b"boundary"), *_joined(meant.parameters, b"boundary")]
     for quoted, token in _BOUNDARY.findall(raw)[:MAX_PARAMETERS]:
-        found.append(_QUOTED_PAIR.sub(rb"\1", quoted) or token.strip().partition(b" ")[0])
+        found.append(_QUOTED_PAIR.sub(rb"\1", _FOLD.sub(b"", quoted)) or token.strip().partition(b" ")[0])
+    found += [decode_words(boundary).encode("utf-8", "replace") for boundary in found if b"=?" in boundary]
     # RFC 2046 section 5.1.1: white space at the end is not part of it.
     distinct = dict.fromkeys(boundary.rstrip()[:998] for boundary in found)
-    return tuple(boundary for boundary in distinct if boundary)[:MAX_BOUNDARIES]
+    return ends([boundary for boundary in distinct if boundary], MAX_BOUNDARIES)
+
+
+_T = TypeVar("_T")
+
+
+def ends(readings: Sequence[_T], most: int) -> tuple[_T, ...]:
+    """At most that many: the first ones, and the last, since readers take the one or the other of what is repeated."""
+    return (*readings[: most - 1], *readings[most - 1 :][-1:])
 
 
 # ------------------------------------------------------------------------------------------------ RFC 2231 and RFC 2047
@@ -138,6 +156,7 @@ def boundaries(raw: bytes) -> tuple[bytes, ...]:
 def _joined(parameters: Iterable[Parameter], name: bytes) -> Iterator[bytes]:
     """What RFC 2231 makes of ``name*``, ``name*0`` and ``name*0*``, as octets."""
     pieces: dict[int, bytes] = {}
+    last: dict[int, bytes] = {}  # the same where the last of a number counts
     for written, value in parameters:
         if not written.startswith(name + b"*"):
             continue
@@ -151,8 +170,10 @@ def _joined(parameters: Iterable[Parameter], name: bytes) -> Iterator[bytes]:
             yield octets
         elif number.isdigit() and len(number) <= 3:
             pieces.setdefault(int(number), octets)
-    if pieces:
-        yield b"".join(pieces[number] for number in sorted(pieces))
+            last[int(number)] = octets
+    for taken in (pieces, last) if pieces != last else (pieces,):
+        if taken:
+            yield b"".join(taken[number] for number in sorted(taken))
 
 
 def _charset_of(parameters: Iterable[Parameter], name: bytes) -> str:
@@ -163,7 +184,7 @@ def _charset_of(parameters: Iterable[Parameter], name: bytes) -> str:
 
 
 def file_names(fields: Iterable[HeaderField]) -> tuple[str, ...]:
-    """Every file name that some reader would show for an entity with those fields, at most 16.
+    """Every file name that some reader would show for an entity with those fields, at most `MAX_NAMES`.
 
     First come those of Content-Disposition, and among those the one of RFC 2231.
     """
@@ -178,13 +199,13 @@ def file_names(fields: Iterable[HeaderField]) -> tuple[str, ...]:
                 declared += _names(described(field.value).parameters, b"name")
     if not disposed and not declared:
         return ()
-    return tuple(dict.fromkeys(name for name in disposed + declared if name))[:16]
+    return ends(tuple(dict.fromkeys(name for name in disposed + declared if name)), MAX_NAMES)
 
 
 def _names(parameters: tuple[Parameter, ...], key: bytes) -> Iterator[str]:
     charset = _charset_of(parameters, key)
     for value in _joined(parameters, key):
-        yield _shown(decode(value, charset))
+        yield _shown(decode_words(value) if b"=?" in value else decode(value, charset))
     for name, value in parameters:
         if name == key:
             yield _shown(decode_words(value))
@@ -194,7 +215,9 @@ def _names(parameters: tuple[Parameter, ...], key: bytes) -> Iterator[str]:
 
 
 def _shown(name: str) -> str:
-    return " ".join(name[:MAX_NAME].split())
+    if len(name) > MAX_NAME:  # its end says what it is
+        name = name[: MAX_NAME // 2] + name[-MAX_NAME // 2 :]
+    return " ".join(name.split())
 
 
 _ENCODED_WORD = re.compile(rb"=\?([^?\s]{1,64})\?([bBqQ])\?([^?]*+)\?=")

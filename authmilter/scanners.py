@@ -68,9 +68,7 @@ def server_socket(text: str) -> str:
 
 def http_url(text: str) -> str:
     """Checks an http URL."""
-    if not web_url(text).startswith("http:"):
-        raise ValueError("expected http://HOST:PORT/PATH, without TLS")
-    return text
+    return web_url(text, ("http",), "expected http://HOST:PORT/PATH, without TLS")
 
 
 def web_server(url: str) -> SocketAddress:

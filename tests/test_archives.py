@@ -172,6 +172,16 @@ def test_encrypted_files() -> None:
     assert not read_archive(zipped({"a.txt": b"x"})).encrypted
 
 
+def overlapped(content: bytes, extension: str) -> bytes:
+    """A zip of 1000 files which are all the same octets, not packed."""
+    size = struct.pack("<II", len(content), len(content))
+    local = b"PK\3\4" + bytes(14) + size + struct.pack("<HH", 6, 0) + b"a.file" + content
+    names = [f"a{number:03}.{extension}".encode() for number in range(1000)]
+    entries = [b"PK\1\2" + bytes(16) + size + struct.pack("<H", len(name)) + bytes(16) + name for name in names]
+    directory = b"".join(entries)
+    return local + directory + b"PK\5\6" + bytes(8) + struct.pack("<IIH", len(directory), len(local), 0)
+
+
 ZEROS = zipped({"a": b"\0" * 50_000_000})
 DEEP = PROGRAM
 for _ in range(6):
@@ -204,6 +214,14 @@ for _ in range(6):
             id="a directory of files that are not there",
         ),
         pytest.param(tarred({"a": b""})[:512] * 20_000, True, id="tar of 20,000 files"),
+        pytest.param(overlapped(b"<html>" + b"x" * 600_000, "html"), True, id="a large page under 1000 names"),
+        pytest.param(overlapped(b"PK\3\4" + bytes(7_000_000), "zip"), True, id="a large zip under 1000 names"),
+        pytest.param((b"PK\3\4" + bytes(22) + b"\1\0\0\0/") * 200_000, True, id="200,000 directories by their headers"),
+        pytest.param(
+            b"PK\3\4" + bytes(26) + (b"PK\1\2" + bytes(24) + b"\1" + bytes(17) + b"/") * 150_000,
+            True,
+            id="150,000 directories",
+        ),
     ],
 )
 def test_bombs_cost_little(archive: bytes, cut: bool) -> None:

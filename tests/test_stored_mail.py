@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -314,6 +315,29 @@ def test_a_huge_message_is_cut_and_the_next_is_read(tmp_path: Path) -> None:
     messages = list(StoredMail([str(tmp_path / "m")]))
     assert [message.body_cut for message in messages] == [True, False]
     assert len(messages[0].body) < MAX_MESSAGE + MAX_MESSAGE // 500
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(b"a:b\n", id="fields"),
+        pytest.param(b" c\n", id="folds"),
+        pytest.param(b"\n>From >From\n", id="quoted lines"),
+    ],
+)
+def test_short_lines_take_no_more_room_than_a_few_messages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: bytes
+) -> None:
+    room = 1 << 18
+    monkeypatch.setattr(stored_mail, "MAX_MESSAGE", room)
+    monkeypatch.setattr(stored_mail, "MAX_FIELDS", 1000)
+    (tmp_path / "m").write_bytes(b"From a\nA: b\n" + line * (room // len(line)))
+    tracemalloc.start()
+    try:
+        assert len(list(StoredMail([str(tmp_path / "m")]))) == 1
+        assert tracemalloc.get_traced_memory()[1] < 8 * room
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_bomb_costs_no_more_than_a_message(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from authmilter.addresses import author
 from authmilter.check import Tools, check
 from authmilter.config import endpoint
 from authmilter.config.option import Names, option
+from authmilter.config.option import shown as quoted
 from authmilter.confusables import is_disguised, plain, skeleton, u_label
 from authmilter.evidence import Finding, Result
 from authmilter.header_text import display_name, reply_to, site
@@ -39,6 +40,14 @@ _LURES = frozenset(
 )  # fmt: skip
 
 
+def _brand(text: str) -> str:
+    """A domain as lower-case A-label, with its top-level domain: a bare name would be nobody's own in From."""
+    domain = endpoint.domain(text)
+    if "." not in domain:
+        raise ValueError(f"{quoted(text)} is a name without a top-level domain; give the domain, such as {domain}.com")
+    return domain
+
+
 @dataclass(frozen=True)
 class Brands:
     """Domains that nobody else's should look like.
@@ -55,7 +64,7 @@ class Brands:
     domains: Names = option(
         (),
         "Domains of companies whose names are used against your users, all from which they write: example.com, example.co.uk.",
-        each=endpoint.domain,
+        each=_brand,
     )
     exempt: Names = option(
         (),

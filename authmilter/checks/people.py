@@ -40,8 +40,8 @@ class People:
 
     Found is a From whose display name has all words of a name, in any order, with any accents and among any others, and
     whose address is neither of [identity] local_domains, nor of the domain of a recipient, nor listed here.  It is only as
-    good as the names are rare: another jane.doe is found too.  Services that write in somebody's name, as in ``Jane Doe via
-    Example <no-reply@example.com>``, are to be listed under `exempt`; mailing lists have half of the weight.
+    good as the names are rare: another jane.doe is found too.  Services that write in somebody's name, as in `Jane Doe via
+    Example <no-reply@example.com>`, are to be listed under `exempt`; mailing lists have half of the weight.
     """
 
     names: Names = option(

@@ -7,6 +7,7 @@ import grp
 import os
 import pwd
 import shlex
+from importlib.util import find_spec
 from ipaddress import ip_address
 from itertools import pairwise
 from typing import Any
@@ -53,6 +54,7 @@ def crosscheck(config: Config, report: Report, *, check_files: bool) -> None:
     _state(config, report)
     _classifier(config, report)
     _scanners(config, report, check_files=check_files)
+    _attachments(config, report, check_files=check_files)
     if check_files:
         _store(config, report)
     for pattern, sign in config.sign.items():
@@ -252,6 +254,19 @@ def _scanners(config: Config, report: Report, *, check_files: bool) -> None:
                 options.password  # noqa: B018  read while we may still be root, and kept
             except ValueError as error:
                 report.error(title, "password_file", f"password_file: {error}")
+
+
+def _attachments(config: Config, report: Report, *, check_files: bool) -> None:
+    options: Any = config.checks.get("attachments")
+    if options is not None:
+        for option in ("dangerous", "reject"):
+            both = [extension for extension in getattr(options, option) if extension in options.harmless]
+            if both:
+                effect = "has no effect there" if option == "dangerous" else "is refused all the same"
+                report.warn("attachments", option, f"{option}: {', '.join(both)} is in harmless too, and {effect}")
+    macros: Any = config.checks.get("macros")
+    if check_files and macros is not None and macros.enabled and not find_spec("oletools"):
+        report.warn("macros", "enabled", "enabled: finds nothing without oletools: pip install 'authmilter[macros]'")
 
 
 def _state(config: Config, report: Report) -> None:

@@ -7,6 +7,7 @@ they are what `option(each=...)` asks for.
 import re
 import shlex
 import string
+from collections.abc import Collection
 from ipaddress import ip_address
 from typing import NamedTuple
 from unicodedata import normalize
@@ -298,12 +299,15 @@ def command(text: str) -> str:
     return text
 
 
-def web_url(text: str) -> str:
-    """Checks an http or https URL.  The messages don't show it, since it may hold a secret."""
-    form = "expected https://HOST/PATH or http://HOST:PORT/PATH"
+def web_url(
+    text: str,
+    schemes: Collection[str] = ("http", "https"),
+    form: str = "expected https://HOST/PATH or http://HOST:PORT/PATH",
+) -> str:
+    """Checks an http or https URL.  The messages, of which `form` is one, don't show it, since it may hold a secret."""
     try:
         url = urlsplit(text)
-        usable = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+        usable = url.scheme in schemes and bool(url.hostname) and url.port != 0
     except ValueError:  # brackets without an address in them, a port beyond 65535
         raise ValueError(form) from None
     if not usable or not text.isascii() or not text.isprintable() or " " in text or "#" in text:

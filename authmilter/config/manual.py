@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, get_type_hints
 from authmilter.check import DERIVED, Check, all_checks
 from authmilter.config.ini import DEFAULT_PATH, NAMED_SECTIONS, SECTIONS, check_sections
 from authmilter.config.option import Option, options_of
-from authmilter.config.schema import Config
+from authmilter.config.schema import Config, Weight
+from authmilter.policy import PRESETS
 from authmilter.verdict import Action
 
 _DATE = "November 22, 2026"  # of the newest change to this file's own text; the options need no date
@@ -21,8 +22,9 @@ _WIDTH = 110
 _SCORES = """What each symbol weighs at the end of the message: a number, or an action: accept, reject, tempfail, quarantine,
 discard or tag.  Symbols are METHOD_RESULT for METHOD of iprev, spf_helo, spf, dkim, arc, dmarc and RESULT of pass, fail,
 softfail, neutral, none, policy, temperror, permerror, those of the sections [dnsbl NAME], [dnswl NAME] and [uribl NAME], and
-those that are listed here.  What is not set has the weight of the preset, or else the default that is told here, in brackets that of the
-preset strict."""
+those that are listed here.  The default that is told of a symbol is that of the preset balanced, in brackets that of strict where it
+differs; observe has neither thresholds nor actions of its own.  A symbol with an action adds nothing to the score,
+and one that is set to 0 is only shown.  [scores example.org] and [scores postmaster@example.org] hold for a recipient domain or mailbox."""
 
 _FORMAT = """Sections and options, one per line.  A line that begins with # or ; is a comment, and so is what follows a ; behind
 a blank.  An indented line continues the value above it.  The file is UTF-8.  Names of sections and options may be written
@@ -112,8 +114,12 @@ def _symbols() -> Iterator[str]:
         elif check.scores:
             text = [*_sentences(f"{check.help}  {_defaults(check)}")]
             shared.append((f"Cm {' , '.join(check.scores)}", text))
-    derived = [(f"Cm {symbol}", [*_sentences(meaning)]) for symbol, meaning in DERIVED.items()]
+    derived = [
+        (f"Cm {symbol}", [*_sentences(f"{meaning}  Default: {_of_presets(symbol)}.")])
+        for symbol, meaning in DERIVED.items()
+    ]
     yield from _tagged([*shared, *derived])
+    yield from (".Pp", *_sentences(_results()))
 
 
 def _defaults(check: Check) -> str:
@@ -124,8 +130,26 @@ def _defaults(check: Check) -> str:
 
 
 def _default(check: Check, symbol: str) -> str:
-    strict = f" (strict: {_weight(check.strict[symbol])})" if symbol in check.strict else ""
-    return _weight(check.scores[symbol]) + strict
+    return _of_presets(symbol, check.scores[symbol], check.strict.get(symbol, check.scores[symbol]))
+
+
+def _of_presets(symbol: str, balanced: Weight = 0.0, strict: Weight = 0.0) -> str:
+    """What a symbol has under balanced, and under strict where that differs; given is what the check itself declares."""
+    usual, other = (
+        _weight(PRESETS[preset].get(symbol, declared))
+        for preset, declared in (("balanced", balanced), ("strict", strict))
+    )
+    return usual if usual == other else f"{usual} (strict: {other})"
+
+
+def _results() -> str:
+    """Results of methods that count by themselves."""
+    declared = {*DERIVED, *(symbol for check in all_checks() for symbol in check.scores)}
+    named = dict.fromkeys(symbol for preset in PRESETS.values() for symbol in preset if symbol not in declared)
+    return (
+        "Of the results of methods themselves these have a default: "
+        f"{', '.join(f'{symbol} = {_of_presets(symbol)}' for symbol in named)}.  All others have 0."
+    )
 
 
 def _weight(weight: float | Action) -> str:

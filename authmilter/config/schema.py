@@ -183,13 +183,19 @@ class Policy:
     by default, such as [greylist], [connections], [sender_rate] and [recipients].  What [scores], [access] and the lists of
     [dnsbl NAME] ask for by themselves is done all the same, and so is what concerns outbound mail, as by [outbound_limits],
     [recipient_domain] and [submission].
+
+    Mail that comes in and is accepted gets the fields X-Spam-Flag, which is YES or NO, X-Spam-Score, and X-Spam-Status, which
+    names the symbols; those that it had are removed.  To mark a message is to say YES, so that a filter of the mailbox, such
+    as Sieve, can file it as junk.  Subject and text stay as they are, since signatures would break.  What is held waits in
+    the queue of the MTA: of Postfix, `postqueue -p` shows it with a `!`, `postsuper -H ID` delivers it, `postsuper -d ID`
+    deletes it.
     """
 
     preset: Literal["observe", "balanced", "strict"] = option(
-        "balanced", "Defaults of scores and thresholds; authmilter.conf(5) has the table."
+        "balanced", "Defaults of thresholds and symbols: see [scores], and OUTCOMES in authmilter.conf(5)."
     )
     enforce: bool = option(True, "no: decide, log and count, but always accept.")
-    tag: Threshold = option(5.0, "Score from which on mail is marked as spam; empty: off.")
+    tag: Threshold = option(5.0, "Score from which on mail is marked as spam: X-Spam-Flag: YES; empty: off.")
     quarantine: Threshold = option(None, "Score from which on mail is held by the MTA; empty: off.")
     reject: Threshold = option(12.0, "Score from which on mail is refused; empty: off.")
 

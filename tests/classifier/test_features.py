@@ -32,6 +32,7 @@ def words(text: str) -> frozenset[int]:
         pytest.param("pri\u200bze w\u00adin", "prize win", id="signs that can't be seen do not hide a word"),
         pytest.param("prize\u00a0win \u201cnow\u201d", "prize win now", id="signs beyond ASCII are no letters"),
         pytest.param("ПРИЗ", "приз", id="letters of either case beyond ASCII"),
+        pytest.param("HTTPS://A.Example/x?y", "https://a.example/x?y", id="links in capitals"),
         pytest.param("中奖", "奖中", id="letters without blanks between words are words"),
     ],
 )
@@ -121,7 +122,7 @@ def body_of(unit: str, size: int) -> Message:
 
 
 @pytest.mark.parametrize(
-    "unit", ["word ", "http://a", "http://a.b/?", "a'", "!", "\u4e2d", "<a href=http://x/>", "-- "]
+    "unit", ["word ", "://", "http://a", "http://a.b/?", "a'", "!", "\u4e2d", "<a href=http://x/>", "-- "]
 )
 def test_work_is_bounded(unit: str) -> None:
     def cost(size: int) -> float:

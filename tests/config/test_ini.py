@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from authmilter.check import all_checks, known_symbols
-from authmilter.config import ini
+from authmilter.config import crosscheck, ini
 from authmilter.config.option import FilePath, options_of
 from authmilter.config.schema import Config, Milter, Sign
 from authmilter.errors import ConfigError
@@ -188,6 +188,10 @@ ONE_PROBLEM = [
     ("[dnsbl a]\nzone = a.example\nanswers = 192.0.2.1", "3: [dnsbl a] answers: '192.0.2.1' is outside of 127.0.0.0/8: a list that answers so is out of order"),
     ("[dnsbl a]\nzone = a.example\nanswers = 127.0.0.2, 127.0.0.[2]", "3: [dnsbl a] answers: 127.0.0.2 is there twice"),
     ("[dnsbl a]\nzone = a.example\nanswers = 127.0.0.2 = 1\n[dnsbl a_2]\nzone = b.example", "4: [dnsbl a_2] dnsbl_a_2 is a symbol of [dnsbl a] already"),
+    ("[brands]\ndomains = a.example, Yourbank", "2: [brands] domains: 'Yourbank' is a name without a top-level domain; give the domain, such as yourbank.com"),
+    ("[rspamd]\nurl = 127.0.0.1:11333", "2: [rspamd] url: expected http://HOST:PORT/PATH, without TLS"),
+    ("[rspamd]\nurl = https://127.0.0.1:11333/", "2: [rspamd] url: expected http://HOST:PORT/PATH, without TLS"),
+    ("[rspamd]\nurl = http://a@127.0.0.1:11333/", "2: [rspamd] url: has a user before its host; only the path can hold a secret"),
     ("[dnsbl a]\nzone = a.example\nurl = ftp://a", "3: [dnsbl a] url: expected https://HOST/PATH or http://HOST:PORT/PATH"),
     ("[dnswl a]\nzone = a.example\nurl = https://a", "3: [dnswl a] unknown option 'url', it belongs to [store] or [rspamd]"),
     ("socket = x", "1: option 'socket' stands before any section"),
@@ -250,6 +254,8 @@ def test_the_password_of_a_bad_url_is_not_shown() -> None:
         ("[antivirus]\nclamd = unix:/run/c\n[milter]\nscan_size = 0", "1: [antivirus] warning: max_size: of a body [milter] scan_size = 0 is all that is kept; raise that too"),
         ("[antivirus]\nclamd = unix:/run/c\ntimeout = 31s", "3: [antivirus] warning: timeout: no more than 30s of it is used, half of [milter] message_timeout"),
         ("[spamassassin]\nsocket = unix:/run/s\n[milter]\nscan_size = 256K", "1: [spamassassin] warning: max_size: of a body [milter] scan_size = 256K is all that is kept; raise that too"),
+        ("[attachments]\ndangerous = js, foo\nharmless = .JS", "2: [attachments] warning: dangerous: js is in harmless too, and has no effect there"),
+        ("[attachments]\nharmless = js\nreject = js, iso", "3: [attachments] warning: reject: js is in harmless too, and is refused all the same"),
         ("[rspamd]\nurl = http://h/\n[milter]\nscan_size = 1M", "1: [rspamd] warning: max_size: of a body [milter] scan_size = 1M is all that is kept; raise that too"),
         ("[sign a.example]", "1: [sign a.example] warning: there is no key, so this mail is not signed"),
         ("[sign a.example]\nselector = s\nkey_file = /k\ndomain = b.example", "4: [sign a.example] warning: domain: b.example is not aligned with a.example, so DMARC won't count it"),
@@ -260,6 +266,15 @@ def test_the_password_of_a_bad_url_is_not_shown() -> None:
 )  # fmt: skip
 def test_what_works_but_is_hardly_meant_gives_a_warning(text: str, warning: str) -> None:
     assert warnings(text) == [warning]
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_macros_want_oletools(is_there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crosscheck, "find_spec", lambda name: object() if is_there and name == "oletools" else None)
+    text = "[macros]\nenabled = yes"
+    missing = "2: [macros] warning: enabled: finds nothing without oletools: pip install 'authmilter[macros]'"
+    assert warnings(text, check_files=True) == ([] if is_there else [missing])
+    assert warnings(text) == []
 
 
 @pytest.mark.parametrize(

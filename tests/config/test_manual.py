@@ -67,6 +67,10 @@ def test_every_kind_of_value_in_use_is_explained() -> None:
     assert {form for form in forms if f".It Ar {form}" not in explained} == set()
 
 
+def test_a_quotation_is_between_single_marks() -> None:
+    assert "\\(oq\\(cq" not in render_manual()
+
+
 def test_every_symbol_is_listed_once_with_its_default() -> None:
     scores = render_manual().partition(".Ss [scores]")[2].partition(".Ss ")[0]
     listed = [
@@ -83,6 +87,9 @@ def test_every_symbol_is_listed_once_with_its_default() -> None:
     assert "helo_literal_foreign = 0.5, helo_literal_malformed = 0.5 (strict: reject)." in plain
     assert "A name without a dot. Default: 1." in plain
     assert "What is no domain name at all. Default: 1.5 (strict: reject)." in plain
+    assert ".It Cm allowed The author is in an [allow] section, and authenticated as it asks. Default: accept." in plain
+    assert "DMARC fails, the domain asks for quarantine. Default: tag." in plain
+    assert "iprev_permerror = 0.5 (strict: 2), iprev_fail = 0.3 (strict: 1), spf_fail = 0 (strict: reject)," in plain
 
 
 @pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.name)
