@@ -1,6 +1,6 @@
 """What is in an archive, by name, and what its files begin with.
 
-zip, 7z, RAR, tar, cabinet, gzip, bzip2 and xz are read, archives within archives too; nothing is unpacked further than it
+zip, 7z, RAR, tar, cabinet, TNEF, gzip, bzip2 and xz are read, archives within archives too; nothing is unpacked further than it
 takes to see what it is.  Work is bounded by a `Budget` for an archive with all that is in it, or for several archives, so
 that a bomb costs what any other archive of its size does.  Nothing here fails.
 """
@@ -16,6 +16,7 @@ from authmilter.filetype import OFFICE, extensions, file_type
 from authmilter.mime_fields import decode
 from authmilter.rar import read_rar
 from authmilter.sevenzip import Folder, Stored, Unpacker, read_7z
+from authmilter.tnef import read_tnef
 from authmilter.zip_files import File as ZipFile
 from authmilter.zip_files import read_zip, unpacker
 
@@ -29,7 +30,7 @@ _MEMORY = 64 * 1024 * 1024  # octets that xz may take; its files say how much th
 _SLOW = 4  # how much longer LZMA and bzip2 take than deflate
 
 ZIPS = frozenset(("zip", "office-zip", "jar"))
-READABLE = frozenset(("zip", "jar", "tar", "gzip", "bzip2", "xz", "7z", "rar", "cabinet"))
+READABLE = frozenset(("zip", "jar", "tar", "gzip", "bzip2", "xz", "7z", "rar", "cabinet", "tnef"))
 _WITHIN = READABLE - {"jar"}  # that it is one says enough
 _LOOKED_INTO = frozenset(("html", "svg", "office-ole", "office-zip", "rtf", "pdf"))
 
@@ -113,6 +114,8 @@ class _Reader:
             self._rar(data, depth, path)
         elif kind == "cabinet":
             self._cabinet(data, path)
+        elif kind == "tnef":
+            self._tnef(data, depth, path)
         elif kind in ("gzip", "bzip2", "xz"):
             self._stream(data, kind, depth, path)
 
@@ -222,6 +225,14 @@ class _Reader:
             name = decode(data[at + 16 : end], "utf-8" if utf_8 else "cp437").replace("\\", "/")
             self._add(name, MAX_DEPTH, path, _nothing)
             at = end + 1
+
+    def _tnef(self, data: bytes, depth: int, path: str) -> None:
+        for file in read_tnef(data):
+            self.claimed += file.size
+            for name in file.names or ("",):
+                if self._full():
+                    return
+                self._add(name, depth, path, _slice(data, file.at, file.size))
 
     # ------------------------------------------------------------------------------------------------ tar and streams
 

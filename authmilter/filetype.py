@@ -22,6 +22,7 @@ _AT_START = (
     (b"7z\xbc\xaf\x27\x1c", "7z"),
     (b"\x1f\x8b\x08", "gzip"),
     (b"\xfd7zXZ\0", "xz"),
+    (b"\x78\x9f\x3e\x22", "tnef"),
     (b"conectix", "disk"),
     (b"vhdxfile", "disk"),
     (b"KDMV", "disk"),
@@ -226,17 +227,28 @@ def extensions(name: str) -> tuple[str, ...]:
     name in C; marks of direction turn what is shown, not what it is.  What looks like a dot or a letter counts as one:
     some programs make it one.
     """
-    base = name.replace("\\", "/").rpartition("/")[2]
-    if not base.isascii():
+    base = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    if not (base.isascii() and base.isprintable()):
         base = unicodedata.normalize("NFKC", base[-1000:].translate(_INVISIBLE))
     base = base.partition("\0")[0]
     stem, colon, stream = base.partition(":")
-    base = (stem if colon and "." in stem and "." not in stream else base).rstrip(". \t\"'").lower()
-    return tuple(piece.strip() for piece in reversed(base.rsplit(".", 2)[1:]))
+    base = (stem if colon and "." in stem and "." not in stream else base).rstrip(_NO_END).lower()
+    return tuple("".join(piece.split()) for piece in reversed(base.rsplit(".", 2)[1:]))
 
 
+# What no name of a file may end in, or hold at all, on some systems, so that programs which save it leave it out.
+_NO_END = ". \t\"'?*<>|;,"
 _INVISIBLE: dict[int, str | None] = dict.fromkeys(
-    (0xAD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2065), *range(0x2066, 0x206A), 0xFEFF)
+    (
+        *range(1, 32),
+        127,
+        0xAD,
+        *range(0x200B, 0x2010),
+        *range(0x202A, 0x202F),
+        *range(0x2060, 0x2065),
+        *range(0x2066, 0x206A),
+        0xFEFF,
+    )
 )
 _INVISIBLE |= dict.fromkeys((0x3002, 0xFF61, 0x0701, 0x0702, 0xA4F8), ".")  # look like dots, and NFKC leaves them
 
@@ -257,5 +269,5 @@ def hides_extension(name: str) -> bool:
 
 
 def _plain_extensions(name: str) -> tuple[str, ...]:
-    base = name.replace("\\", "/").rpartition("/")[2].rstrip(". \t\"'").lower()
+    base = name.replace("\\", "/").rstrip("/").rpartition("/")[2].rstrip(_NO_END).lower()
     return tuple(piece.strip() for piece in reversed(base.rsplit(".", 2)[1:]))

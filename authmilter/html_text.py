@@ -84,8 +84,9 @@ _TAG = _pattern(r"(/?)([a-zA-Z][^\s/]*+)((?s:.*+))")
 _COMPLETE = _pattern(
     r"[\s/]*+=?+(?:[^=/]++|/++[\s]*+=?+|=[\s]*+(?:\"[^\"]*+\"|'[^']*+'|[^\s\"'][^\s]*+|(?![\"']))[\s/]*+=?+)*+"
 )
+# It matches wherever it is tried: else a run of blanks would be tried again from each of them.
 _ATTRIBUTE = _pattern(
-    r"[\s/]*+(?:(=?[^\s/>=]++)(?:[\s]*+=(?:[\s]*+(?:\"([^\"]*+)\"|'([^']*+)'|([^\s>\"'][^\s>]*+)))?+)?+|[\s/=]++)"
+    r"[\s/]*+(?:(=?[^\s/>=]++)(?:[\s]*+=(?:[\s]*+(?:\"([^\"]*+)\"|'([^']*+)'|([^\s>\"'][^\s>]*+)))?+)?+|[=>]++|\Z)"
 )
 _LONG_TAG = 512  # characters from which on a tag is hardly there twice
 _COMMENT_END = re.compile(r"--!?>")

@@ -9,6 +9,7 @@ left as it stands, and `Mime.oddities` has ``limits``.  Bodies are decoded when 
 """
 
 import binascii
+import io
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -18,7 +19,6 @@ from authmilter.html_text import MAX_HTML, Html, read_html
 from authmilter.mime_fields import (
     MAX_FIELDS,
     MAX_HEADER,
-    MAX_PARAMETERS,
     MAX_VALUE,
     Described,
     base64_decoded,
@@ -229,7 +229,7 @@ class Part:
         raw = self._source[self._start : min(self._end, self._start + room)]
         if encoding == "quoted-printable":
             return binascii.a2b_qp(raw)
-        return _uudecoded(raw) if encoding in _UUENCODE else raw
+        return _uudecoded(raw, room) if encoding in _UUENCODE else raw
 
 
 class Mime:
@@ -376,6 +376,7 @@ class Mime:
         if end <= start:
             return
         tried = boundaries(raw_type)
+        self._search -= len(tried[1:]) * (end - start)  # the first is paid for
         readings: list[list[_Delimiter]] = []
         for boundary in tried:
             strict, loose = self._delimiters(source, start, end, boundary)
@@ -392,13 +393,13 @@ class Mime:
         if not readings:
             if not tried or not self.is_cut(source, end):
                 self.add("boundary_absent", tried[0].decode("latin-1") if tried else "none is declared")
-            readings = self._guessed(source, start, end)
+            readings = self._guessed(source, start, end, b"boundary" in raw_type.lower() and not tried)
             alternative = True
             if not readings:
                 self._outside(part, source, start, end, "preamble", alternative=False, least=1)
-        elif part.depth == 0 and source is self.body and source.find(b"\r--", start, end) >= 0:
+        elif source is self.body and source.find(b"\r--", start, end) >= 0:
             self._at_bare_cr(part, source[start:end], tried)
-        for reading in readings[:MAX_READINGS]:
+        for reading in ends(readings, MAX_READINGS):
             self._split(part, source, start, end, reading, alternative)
             alternative = True
 
@@ -425,10 +426,14 @@ class Mime:
             line = source.find(needle, max(following - 1, behind), end) + 1 or -1
         return strict, loose
 
-    def _guessed(self, source: bytes, start: int, end: int) -> "list[list[_Delimiter]]":
-        """The first line that could be a delimiter, as one."""
-        found = _ANY_DELIMITER.search(source, start, end)
-        return [self._delimiters(source, start, end, found[1])[0]] if found else []
+    def _guessed(self, source: bytes, start: int, end: int, empty: bool) -> "list[list[_Delimiter]]":
+        """The first line that could be a delimiter, and the first with fields of a part behind it, as ones.
+
+        `empty`: the boundary is declared to be nothing, which some readers believe.
+        """
+        found = (_ANY_DELIMITER.search(source, start, end), _ANY_PART.search(source, start, end))
+        tried = [b""] if empty else dict.fromkeys(line[1] for line in found if line)
+        return [strict for line in tried if (strict := self._delimiters(source, start, end, line)[0])]
 
     def _split(
         self,
@@ -463,6 +468,10 @@ class Mime:
     ) -> None:
         """Add the entity whose header section begins at `start`."""
         fields, body, broken = _read_fields(source, start, end)
+        if body - start > MAX_HEADER:
+            self.add("limits", "header section")
+        if any(b"\r" in value and b"\r" in value.replace(b"\r\n", b"") for _, value in fields):
+            self.add("bare_cr", "header section")
         self._entity(fields, source, body, end, parent.depth + 1, parent, alternative, default)
         if broken:
             lenient, behind = broken
@@ -485,7 +494,10 @@ class Mime:
             )
 
     def _at_bare_cr(self, part: Part, raw: bytes, tried: Sequence[bytes]) -> None:
-        mended = _BARE_CR.sub(b"\r\n", raw)
+        self._search -= len(raw)
+        if self._search < 0:
+            return
+        mended = raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         for boundary in tried:
             more = self._delimiters(mended, 0, len(mended), boundary)[0]
             if len(more) > len(self._delimiters(raw, 0, len(raw), boundary)[0]):
@@ -513,8 +525,8 @@ class Mime:
     def _behind_padding(self, part: Part, source: bytes, start: int, padding: int, end: int) -> None:
         """Base64 that goes on behind its padding: most readers stop there, some go on."""
         rest = source[padding:end].lstrip(b"=").strip()
-        # A footer that a list has appended is not base64: there are blanks in its lines.
-        if len(rest) >= 4 and _BASE64_LINES.fullmatch(rest):
+        # A footer that a list has appended is not base64: there are blanks in each line.
+        if len(rest) >= 4 and (_BASE64_LINES.fullmatch(rest) or _BASE64_LINE.search(rest)):
             self.add("base64_joined", part.content_type.value)
             self._reading(part, source, start, end, _JOINED)
 
@@ -588,9 +600,10 @@ _KINDS = {b"Content-Type": _TYPE, b"Content-Transfer-Encoding": _ENCODING, b"Con
 _NAMES = (b"content-type", b"content-transfer-encoding", b"content-disposition")
 
 _ANY_DELIMITER = re.compile(rb"^--([^\s-][^\r\n]{0,200}?)[ \t]*\r?$", re.MULTILINE)
+_ANY_PART = re.compile(rb"^--([^\s-][^\r\n]{0,200}?)[ \t]*\r?\ncontent-", re.MULTILINE | re.IGNORECASE)
 _NOTEWORTHY = re.compile(rb"://|^content-", re.IGNORECASE | re.MULTILINE)
-_BARE_CR = re.compile(rb"\r(?!\n)")
 _BASE64_LINES = re.compile(rb"[A-Za-z0-9+/=\r\n]++")
+_BASE64_LINE = re.compile(rb"^[ \t]*+[A-Za-z0-9+/]{20,}+={0,2}[ \t]*+\r?$", re.MULTILINE)
 _PADDING = re.compile(rb"=++")
 _UU_BEGIN = re.compile(rb"begin [0-7]{3,4} ([^\r\n]{1,255})\r?\n")
 _CONTENT_FIELD = re.compile(rb"^[ \t]*content-[a-z-]+[ \t]*:", re.IGNORECASE | re.MULTILINE)
@@ -625,14 +638,17 @@ def _extension(name: str) -> str:
     return name.rpartition(".")[2].strip().lower() if "." in name else ""
 
 
-def _uudecoded(raw: bytes) -> bytes:
-    """What uuencoded lines say; a line that is none ends them (POSIX uudecode)."""
+def _uudecoded(raw: bytes, most: int) -> bytes:
+    """What uuencoded lines say, up to `most` octets; a line that is none ends them (POSIX uudecode)."""
     lines: list[bytes] = []
-    for line in raw.split(b"\n"):
+    for line in io.BytesIO(raw):  # not all of them at once
+        if most <= 0:
+            break
+        most -= 45  # of a line, at most
         if line.startswith((b"begin ", b"end")) or not line.strip():
             continue
         try:
-            lines.append(binascii.a2b_uu(line.rstrip(b"\r")))
+            lines.append(binascii.a2b_uu(line.rstrip(b"\r\n")))
         except binascii.Error:
             # Some writers miscount the padding: as many octets as the first character says.
             count = ((line[0] - 32) & 63) * 4 // 3 + 3
@@ -661,8 +677,9 @@ def _read_fields(
 ) -> tuple[Sequence[HeaderField], int, tuple[list[HeaderField], int] | None]:
     """The fields at `start`, and where the body begins.
 
-    Where a line that is no field comes before the empty line, and there are MIME fields behind it, some readers end the
-    header section there, others go on: the last item is then what those find besides, and where their body begins.
+    Where a line that is no field comes before the empty line, some readers end the header section there, others go on.
+    With MIME fields behind it, or base64, where it matters, the last item is what those find besides, and where their body
+    begins.
     """
     if source.startswith((b"\r\n", b"\n"), start, end):
         return [], start + (2 if source[start] == 13 else 1), None
@@ -687,7 +704,8 @@ def _read_fields(
     for number, line in enumerate(lines):
         field = _field(line.rstrip(b"\r"), fields)
         if not field and not (number == 0 and line.startswith((b"From ", b">From "))):  # a line of mbox
-            if _CONTENT_FIELD.search(source, position, min(head, start + MAX_HEADER)):
+            further = head < end and any(b"base64" in declared.lower() for _, declared in fields)
+            if further or _CONTENT_FIELD.search(source, position, min(head, start + MAX_HEADER)):
                 lenient: list[HeaderField] = []
                 for later in lines[number:]:
                     _field(later.strip() if not lenient else later.rstrip(b"\r"), lenient)
@@ -710,6 +728,10 @@ def _field(line: bytes, fields: list[HeaderField]) -> bool:
         return False
     if len(fields) < MAX_FIELDS or name[:8].lower() == b"content-":
         fields.append(HeaderField(name, value))
+    if b"\r" in value:  # where some readers end the line
+        for piece in value.split(b"\r", MAX_FIELDS)[1:]:
+            if piece[:8].lower() == b"content-":
+                _field(piece, fields)
     return True
 
 

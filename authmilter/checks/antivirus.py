@@ -125,7 +125,7 @@ _UNSCANNED = Words("7.1", lambda *_: "Message could not be scanned for malware f
     scores={"antivirus_found": Action.REJECT, "antivirus_suspicious": 2.0, "antivirus_cut": 0.0},
     meanings={
         "antivirus_found": "Malware.",
-        "antivirus_suspicious": "What `suspicious` names: it looks like malware, and may be none.",
+        "antivirus_suspicious": "Something whose name [antivirus] has under `suspicious`: it looks like malware, and may be none.",
         "antivirus_cut": "Part of the message was not scanned, for it is too large or too nested.",
     },
     options=Antivirus,
@@ -154,7 +154,7 @@ async def antivirus(tx: Transaction, tools: Tools) -> AsyncIterator[Finding]:
     },
     meanings={
         "outbound_antivirus_found": "Malware.",
-        "outbound_antivirus_suspicious": "What `suspicious` names.",
+        "outbound_antivirus_suspicious": "Something whose name [antivirus] has under `suspicious`.",
         "outbound_antivirus_cut": "Part of the message was not scanned.",
     },
     wanted=_scans_outbound,

@@ -36,6 +36,7 @@ MAX_PAGE = 256 * 1024  # octets of a file that are read as HTML
 MAX_SCRIPT = 512 * 1024  # octets at the beginning of a page, and at its end, that are searched for what its scripts do
 MAX_PICTURE = 4 * 1024 * 1024  # octets that are searched in SVG, calendars, and in pages behind MAX_PAGE
 MAX_WORK = 16 * 1024 * 1024  # octets that are looked into in all, by what they cost
+MAX_ATTACHED = 3  # messages that are attached as files, one within the other
 MAX_TEXT = 64 * 1024  # characters of the message that are searched for a password
 FEW = 30  # files in an archive, among which a program is not one of many
 _PAGE_WORK = 16  # of each octet
@@ -64,7 +65,7 @@ class Attachments:
     """Files that come with a message, by name, by declared type and by content.
 
     The names that count are all that some mail reader would show, without the marks and blanks that hide their end, and
-    those of files in zip, 7z, RAR, tar, cabinet, gzip, bzip2 and xz archives, archives in archives included; attached
+    those of files in zip, 7z, RAR, tar, cabinet, gzip, bzip2 and xz archives and in winmail.dat, archives in archives included; attached
     messages are looked into as well.  What an archive has in it is told by content too, but for what RAR has packed.  Among
     more than thirty files the name of one says little: programs are sent so, and then only `attachment_in_archive` is found.
 
@@ -248,17 +249,21 @@ class _Looker:
             self._note("unread", f"{shown}: more than is looked into")
         return self._work >= 0
 
-    def message(self, content: Mime, *, attached: bool = False) -> None:
-        """Every part that is a file."""
+    def message(self, content: Mime, depth: int = 0) -> None:
+        """Every part that is a file; `depth` counts the messages around that are attached as files."""
         for part in content.parts:
             if part.kind in ("preamble", "epilogue"):
                 continue
             if not part.is_leaf:
                 self._names(part.names)  # what is in it are parts of their own
             elif part.names or _is_file(part):
-                self._part(part, attached)
+                self._part(part, depth)
+        # Last, since some of it shows only when content is decoded.
+        for oddity in content.oddities:
+            if oddity.name == "limits":
+                self._note("unread", f"the message: more than is looked into ({oddity.detail})")
 
-    def _part(self, part: Part, attached: bool) -> None:
+    def _part(self, part: Part, depth: int) -> None:
         names = part.names
         data = part.data
         kind = file_type(data)
@@ -270,11 +275,11 @@ class _Looker:
         archive = self._as_archive(names, kind, data)
         if archive:
             self._archive(data, archive, shown)
-        if not attached and any(_last(name) == "eml" for name in names) and self._may(len(data), shown):
+        if depth < MAX_ATTACHED and any(_last(name) == "eml" for name in names) and self._may(len(data), shown):
             # A message that is attached as a file, not as a message, which would be among the parts.
             inner = message_of(data)
             if inner is not None:
-                self.message(mime(inner), attached=True)
+                self.message(mime(inner), depth + 1)
 
     def _as_archive(self, names: tuple[str, ...], kind: str, data: bytes) -> str:
         """As what archive it is to be read, "" as none.
@@ -285,6 +290,8 @@ class _Looker:
             return "" if _any_ends(names, OFFICE) else "zip"
         if kind == "jar" and _any_ends(names, self._options.dangers):
             return ""  # that it is one says enough
+        if kind not in READABLE and _any_ends(names, ("zip",)) and b"PK\5\6" in data:
+            return "zip"  # whatever stands before and behind it
         return kind if kind in READABLE else also_archive(data, kind)
 
     def _names(self, names: tuple[str, ...], path: str = "") -> None:
@@ -382,7 +389,7 @@ class _Looker:
             self._note("bomb", f"{outer}: {archive.ratio:.0f} times its size")
         if archive.cut:
             self._note("unread", f"{outer}: {archive.cut}")
-        elif not archive.members and not archive.encrypted:
+        elif not archive.members and not archive.encrypted and kind != "tnef":  # which may be all text
             self._note("unread", f"{outer}: nothing is found in it")
         few = len(archive.members) <= FEW
         path = f" in {outer}"

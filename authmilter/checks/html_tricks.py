@@ -7,12 +7,13 @@ from authmilter.evidence import Finding
 from authmilter.html_text import Html
 from authmilter.mime import Part, parts
 from authmilter.model import Message, Stage, Transaction
+from authmilter.text_words import text_words, words
 
 _MOST = 4  # parts of each kind that are looked at
 _PREHEADER = 200  # characters of hidden text up to which it is what the list of messages shows below the subject
 _HIDDEN_WORDS = 40  # more are no such line
 _FEW_WORDS = 200  # characters up to which a text is no more than what goes with a picture
-_LONGEST = 2000  # characters of a text without markup that are looked for in the HTML
+_MOST_WORDS = 300  # of a text without markup that are looked for in the HTML
 _LONGEST_HTML = 8192
 _FEWEST_WORDS = 10  # from which on two texts can be told to differ
 _ALIKE = 0.3  # share of the words of one that the other has
@@ -73,7 +74,7 @@ def html_tricks(tx: Transaction, tools: Tools) -> Iterator[Finding]:  # noqa: AR
             _look_at(html, found)
             plain = next((text for text in texts if text.parent is page.parent), None)
             if plain is not None and plain.parent is not None and plain.parent.type == "multipart/alternative":
-                _compare(plain, html, found)
+                _compare(tx.message, plain, page, html, found)
     if share := _of_pictures(pages, texts):
         yield Finding("html_image_only", "", share)
     for symbol, detail in found.items():
@@ -100,15 +101,15 @@ def _shown_parts(message: Message) -> tuple[list[Part], list[Part]]:
 def _look_at(html: Html, found: dict[str, str]) -> None:
     if len(html.hidden) > _PREHEADER:
         # Invisible characters and punctuation fill up the line in the list of messages, and are not written to be read.
-        words = [word for word in html.hidden[:_LONGEST_HTML].split() if word[0].isalnum()]
-        if len(words) > _HIDDEN_WORDS:
+        hidden = [word for word in html.hidden[:_LONGEST_HTML].split() if word[0].isalnum()]
+        if len(hidden) > _HIDDEN_WORDS:
             # What is written twice, for large screens and for small ones, hides nothing.
             shown = set(html.text[:_LONGEST_HTML].split())
-            words = [word for word in words if word not in shown]
-        if len(words) > _HIDDEN_WORDS:
+            hidden = [word for word in hidden if word not in shown]
+        if len(hidden) > _HIDDEN_WORDS:
             found.setdefault("html_hidden_text", html.hidden[:60])
-            if sum(map(len, words)) + len(words) > len(html.text):
-                found.setdefault("html_hidden_more", f"{len(words)} words hidden, {len(html.text)} characters shown")
+            if sum(map(len, hidden)) + len(hidden) > len(html.text):
+                found.setdefault("html_hidden_more", f"{len(hidden)} words hidden, {len(html.text)} characters shown")
     if html.fields:
         found.setdefault("html_form", ", ".join(html.fields[:5]))
         if "password" in html.fields:
@@ -138,16 +139,19 @@ def _of_pictures(pages: list[Part], texts: list[Part]) -> float:
     return round(max(0.0, 1 - shown / _FEW_WORDS), 2)
 
 
-def _compare(plain: Part, html: Html, found: dict[str, str]) -> None:
+def _compare(message: Message, plain: Part, page: Part, html: Html, found: dict[str, str]) -> None:
     """Multipart/alternative has the same content in several forms (RFC 2046 section 5.1.4)."""
-    words = set(plain.text[:_LONGEST].lower().split())
-    if not words:
+    known = {part: (in_order, different) for part, in_order, different in text_words(message)}
+    if plain not in known or page not in known:
+        return  # more texts than are read
+    these = set(known[plain][0][:_MOST_WORDS])
+    if not these:
         if html.text:
             found.setdefault("html_plain_empty", "")
-    elif len(words) >= _FEWEST_WORDS:
-        others = set(html.text[:_LONGEST_HTML].lower().split())
+    elif len(these) >= _FEWEST_WORDS:
+        others = known[page][1]
         if html.hidden:
-            others.update(html.hidden[:_LONGEST].lower().split())
-        share = len(words & others) / len(words)
+            others = others.union(words(html.hidden[:_LONGEST_HTML]))
+        share = len(these & others) / len(these)
         if share < _ALIKE:
             found.setdefault("html_differs", f"{round(100 * share)} % of the words of the plain text are in the HTML")

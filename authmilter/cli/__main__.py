@@ -62,7 +62,11 @@ def _verb(words: Sequence[str]) -> str | None:
 
 
 def _parse(words: Sequence[str], verb: str | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
-    parser = _Parser(prog="authmilter", description="A milter for SPF, DKIM, DMARC and signing.", allow_abbrev=False)
+    parser = _Parser(
+        prog="authmilter",
+        description="A milter that authenticates mail, judges it, and signs yours.",
+        allow_abbrev=False,
+    )
     parser.add_argument(
         "-c", "--config", metavar="FILE", help="configuration (default: /etc/authmilter/authmilter.ini)"
     )

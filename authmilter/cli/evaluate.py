@@ -49,8 +49,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
     parser.epilog = (
         "Messages are played through the checks of content, under the weights and thresholds of the configuration (-c), "
-        "without network, authentication or what the site remembers.  Copies are left out, and what is in both sources.  What the classifier of this site has learned is not used: one "
-        "learns afresh from the campaigns of the other folds.  Plots need the extra authmilter[plots].  Exit status: 1 if a "
+        "without network, authentication or what the site remembers.  Copies are left out, and what is in both sources.  What "
+        "the classifier of this site has learned is not used: one learns afresh from the campaigns of the other folds.  The "
+        "log-odds of a symbol tell how much more often it is in spam than in good mail, as a natural logarithm: 2.3 is ten "
+        "times as often, and what is below 0 is rather in good mail.  Plots need the extra authmilter[plots].  Exit status: 1 if a "
         "path could not be read, 65 if there is no message in one of the sources."
     )
 

@@ -52,8 +52,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     _switches(parser, False)
     parser.epilog = (
-        "Without any it trains from what is kept, and tells what that is.  A message that is learned again changes "
-        "nothing, or what it is taken for.  The daemon uses the result within a second, and goes on with what it has until "
+        "Without ham or spam it trains from what is kept, and tells how much that is.  A message that was learned before is "
+        "not learned twice; as the other kind, it changes to that.  The daemon uses the result within a second, and goes on with what it has until "
         "then.  Exit status: 1 if a path could not be read, 65 if there was no message in any, 69 if what was learned can't "
         "be kept."
     )
