@@ -115,7 +115,8 @@ class Check:
     """A check as registered.
 
     `scores` are the default weights, or actions, of the symbols that it may yield: the fitted ones, where there are such,
-    over what the check itself says (`prior`).  `strict` is what the preset strict has in their place.  `dynamic` are further symbols, which follow from the configuration, and all begin with `prefix`.
+    over what the check itself says (`prior`).  `strict` is what the preset strict has in their place.  `dynamic` are
+    further symbols, which follow from the configuration, and all begin with `prefix`.
     `waits_for` is the first stage at which policy may refuse for them, if not that of the check.  `unless` tells of one that
     waits by a look at what is known already, such as cached DNS answers, that it has nothing to find; that is the usual
     case, and costs a quarter.  `body`: it reads the body, which is not kept for others.  `meanings` has a sentence for each

@@ -204,6 +204,7 @@ class _Looks(NamedTuple):
 
 _PLAIN = _Looks(0, 0, False, False)
 _LONG_STYLE = 4096  # characters of declarations that are looked at
+_REMEMBERED = 512  # the same up to which what was read of them is kept for others
 _CSS_COMMENT = re.compile(r"/\*(?:[^*]++|\*(?!/))*+(?:\*/|\Z)")
 _LENGTH = re.compile(r"(-?[0-9]*+(?:\.[0-9]*+)?+)(px|pt|em|rem|ex|%|)")
 _FONT_SIZE = re.compile(r"(?:^|\s)([0-9.][0-9.a-z%]*+)(?:/\S*+)?+\s")
@@ -216,9 +217,10 @@ _WHITE = frozenset(("#fff", "#ffffff", "white", "rgb(255,255,255)", "ffffff", "f
 
 def _look(style: str, colour: str = "", ground: str = "") -> _Looks:
     """The looks that declarations give, over the colours of attributes."""
-    if len(style) > _LONG_STYLE:
-        style = style[:_LONG_STYLE]
-    return _looks(style, colour[:40], ground[:40])
+    looks = _looks
+    if len(style) > _REMEMBERED:
+        style, looks = style[:_LONG_STYLE], _looks.__wrapped__
+    return looks(style, colour[:40], ground[:40])
 
 
 @lru_cache(maxsize=2048)
@@ -587,8 +589,11 @@ class _Reader:
         elif name == "img":
             given = tag.given
             self._images.append(Image(*(given.get(key, "") for key in ("src", "alt", "width", "height"))))
-            if given.get("alt") and self._href is not None:
-                self._link_text.append(f" {given['alt']} ")
+            if self._href is not None:
+                if given.get("alt"):
+                    self._link_text.append(f" {given['alt']} ")
+                if not self._state & (_GONE | _INVISIBLE):
+                    self._link_hidden = False  # letters of no size make no picture small
         elif name == "meta" and tag.given.get("http-equiv", "").lower() == "refresh":
             found = _REFRESH.match(tag.given.get("content", ""))
             self._refresh = self._refresh or (found[1].strip() if found else "")
@@ -630,6 +635,7 @@ class _Reader:
             self._changes.append((tag.name, 1, self._state))
             self._state = state
             self._out = self._hidden if state else self._shown
+            self._link_hidden = self._link_hidden and state != 0
 
     # -------------------------------------------------------------------------------------------- what is in it
 

@@ -77,6 +77,7 @@ _IDENTITY = ("", "7bit", "8bit", "binary")
 _UUENCODE = ("x-uuencode", "uuencode", "x-uue", "uue")
 _JOINED = "base64 behind its padding"
 _ENCODINGS = (*_IDENTITY, _JOINED, "quoted-printable", "base64", *_UUENCODE)
+_SIGNED = ("application/pkcs7-mime", "application/x-pkcs7-mime")
 _MESSAGES = ("message/rfc822", "message/global", "message/news")
 
 
@@ -146,11 +147,6 @@ class Part:
     def type(self) -> str:
         """``type/subtype`` in lower case."""
         return self.content_type.value
-
-    @property
-    def is_multipart(self) -> bool:
-        """Is it made of parts, which follow it?"""
-        return self.content_type.value.startswith("multipart/")
 
     @property
     def is_leaf(self) -> bool:
@@ -515,12 +511,21 @@ class Mime:
             self._uuencoded(part, source, start, end)
         elif part.content_type.value in ("message/partial", "message/external-body"):
             self.add("fragment", part.content_type.value)
+        if part.content_type.value in _SIGNED and self._may_go_deeper(part, source, start, end):
+            self._signed(part)
         names = part.names
         if len(names) > 1 and len({_extension(name) for name in names} - {""}) > 1:
             self.add("names_differ", " and ".join(names[:2]))
         charset = part.charset
         if charset and part.content_type.value.startswith("text/") and not codec(charset):
             self.add("charset_unknown", charset)
+
+    def _signed(self, part: Part) -> None:
+        """The entity within a signature, which readers show as the message (RFC 8551 section 3.5.2); none if encrypted."""
+        data = part.data
+        found = _CONTENT_FIELD.search(data)
+        if found:
+            self._section(data, found.start(), len(data), part, part.alternative, _NO_TYPE)
 
     def _behind_padding(self, part: Part, source: bytes, start: int, padding: int, end: int) -> None:
         """Base64 that goes on behind its padding: most readers stop there, some go on."""

@@ -93,7 +93,7 @@ def _by_directory(data: bytes) -> Iterator[tuple[File, int, bytes]]:
         else:
             yield (
                 File(
-                    _shown(name, flags),
+                    _shown(name, flags, data[at + 46 + len(name) : at + 46 + len(name) + _u16(data, at + 30)]),
                     0 if unpacked == _UNKNOWN else unpacked,
                     bool(flags & 1),
                     method,
@@ -122,12 +122,21 @@ def _by_headers(data: bytes) -> Iterator[tuple[File, int, bytes]]:
             directories += 1
         else:
             size = 0 if unpacked == _UNKNOWN else unpacked
-            file = File(_shown(name, flags), size, bool(flags & 1), method, start, packed if said else -1)
+            extra = data[at + 30 + len(name) : start]
+            file = File(_shown(name, flags, extra), size, bool(flags & 1), method, start, packed if said else -1)
             yield file, at, name
         at = data.find(b"PK\3\4", max(start + packed if said else start, at + 4))
 
 
-def _shown(name: bytes, flags: int) -> str:
+def _shown(name: bytes, flags: int, extra: bytes) -> str:
+    """The name; that in the extra field goes before it if it has the checksum of it (4.6.9)."""
+    at = 0
+    while at + 4 <= len(extra):
+        size = _u16(extra, at + 2)
+        if _u16(extra, at) == 0x7075 and size > 5 and _u32(extra, at + 5) == zlib.crc32(name):
+            name, flags = extra[at + 9 : at + 4 + size], 0x800
+            break
+        at += 4 + size
     return decode(name, "utf-8" if flags & 0x800 else "cp437").replace("\\", "/")
 
 

@@ -3,13 +3,17 @@
 import random
 from dataclasses import replace
 from math import inf, log
+from pathlib import Path
 
 import pytest
 
 from authmilter import evaluation
 from authmilter.checks.classifier import Classifier
 from authmilter.classifier.features import features
-from authmilter.classifier.table import Opinion
+from authmilter.classifier.learned import Learned
+from authmilter.classifier.spool import Lesson, identity
+from authmilter.classifier.table import Opinion, Table
+from authmilter.classifier.trainer import retrain
 from authmilter.classifier.training import STEPS
 from authmilter.config import ini
 from authmilter.evaluation import Campaigns, Case, Found, Player
@@ -213,6 +217,26 @@ def test_the_classifier_judges_what_it_has_not_learned() -> None:
     ham = [one.score for one in found if not one.spam]
     assert sum(score > 1 for score in spam) > 50
     assert max(ham) < 1
+
+
+async def test_it_thinks_what_the_daemon_thinks_that_learned_the_same(tmp_path: Path) -> None:
+    config = ini.load(None, "[classifier]\nminimum_ham = 10\nminimum_spam = 10\nenough_ham = 100\n")
+    player = Player(config)
+    cases = {
+        seed: [await player.play(message(n, spam, seed), spam) for n in range(100) for spam in (False, True)]
+        for seed in ("", "new")
+    }
+    learned = Learned(tmp_path / "table.learned")
+    for spam in (True, False):  # in another order
+        learned.add(Lesson(identity(message(n, spam)), spam, features(message(n, spam))) for n in reversed(range(100)))
+    retrain(tmp_path / "table", learned)
+    learned.close()
+    table = Table(tmp_path / "table")
+    opinions = evaluation.strengths(cases[""], cases["new"], config.of(Classifier))
+    daemons = [table.judge(features(message(n, spam, "new"))) for n in range(100) for spam in (False, True)]
+    assert len({opinion.margin for opinion in opinions}) > 100
+    for ours, its in zip(opinions, daemons, strict=True):
+        assert ours == pytest.approx(its, abs=1e-4)
 
 
 def test_labels_by_chance_teach_it_nothing() -> None:

@@ -91,7 +91,7 @@ def test_archives_behind_something_else(data: bytes, kind: str) -> None:
         ('a.exe"', ("exe",)),
         ("a.exe::$DATA", ("exe",)),
         ("a.exe:zone", ("exe",)),
-        ("version 1.0: a.exe", ("exe", "0: a")),
+        ("version 1.0: a.exe", ("exe", "0:a")),
         ("a.pdf\uff0eexe", ("exe", "pdf")),
         ("a.pdf\u2024exe", ("exe", "pdf")),
         ("a.pdf\u3002exe", ("exe", "pdf")),

@@ -62,7 +62,7 @@ def content_type(text: str) -> str:
 
 @dataclass(frozen=True)
 class Attachments:
-    """Files that come with a message, by name, by declared type and by content.
+    """Files that come with a message from outside, by name, by declared type and by content.
 
     The names that count are all that some mail reader would show, without the marks and blanks that hide their end, and
     those of files in zip, 7z, RAR, tar, cabinet, gzip, bzip2 and xz archives and in winmail.dat, archives in archives included; attached

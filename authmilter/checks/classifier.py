@@ -39,10 +39,12 @@ class Classifier:
     strength as spam is what at most one in a thousand of the good mail exceeds that it has learned, each judged without
     itself.  What is mostly made of words that it has never seen counts for less.
 
-    It knows this site's mail alone: what it learned elsewhere takes newsletters for spam where it has seen none.  So it
-    says nothing before `minimum_ham` and `minimum_spam` messages, and up to `enough_ham` its strength is at most what it
-    has learned of ham, divided by that.  From there on it also yields `bayes_sure` for what is far beyond surely
-    spam.  Both together, and neither alone, mark a message as spam that nothing else speaks against; they never reject one.
+    It knows this site's mail alone: what it learned elsewhere takes newsletters for spam where it has seen none.
+    Whatever sets the two kinds apart counts, so both should be of the same mailboxes and months: spam of today beside
+    good mail of former years teaches it that mail of today is spam.  So it says nothing before `minimum_ham` and
+    `minimum_spam` messages, and up to `enough_ham` its strength is at most what it has learned of ham, divided by
+    that.  From there on it also yields `bayes_sure` for what is far beyond surely spam.  Both together, and neither
+    alone, mark a message as spam that nothing else speaks against; they never reject one.
 
     A mail server may have each message learned that a user moves into his junk folder or out of it: `authmilter learn
     --later spam -` keeps it within half a second, and the daemon trains from it within a minute or `train_every`, in a

@@ -11,6 +11,7 @@ import sqlite3
 import sys
 import time
 from array import array
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -102,21 +103,27 @@ class Learned:
         """
         now = time.time()
         with self._change() as changes:
+            # Counted once: there may be as many lessons as a spool holds.
+            recent = Counter[tuple[bool, bytes]]()
+            for spam, origin, number in self._do(
+                "SELECT spam, origin, count(*) FROM message WHERE origin <> x'' AND at > ? GROUP BY spam, origin",
+                (now - DAY,),
+            ):
+                recent[bool(spam), origin] = number
+                recent[bool(spam), b""] += number
             for lesson in lessons:
                 if not lesson.origin:
                     raise ValueError("a lesson without an origin")
-                recent = "SELECT count(*) FROM message WHERE origin <> x'' AND at > ? AND spam = ?"
-                if (
-                    self._number(recent, (now - DAY, lesson.spam)) >= daily
-                    or self._number(f"{recent} AND origin = ?", (now - DAY, lesson.spam, lesson.origin)) >= of_origin
-                ):
+                own, all_of_kind = (lesson.spam, lesson.origin), (lesson.spam, b"")
+                if recent[all_of_kind] >= daily or recent[own] >= of_origin:
                     continue
-                changes.append(
-                    self._do(
-                        "INSERT INTO message VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
-                        (lesson.identity, lesson.spam, now, _packed(lesson.features), lesson.origin),
-                    ).rowcount
-                )
+                is_new = self._do(
+                    "INSERT INTO message VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+                    (lesson.identity, lesson.spam, now, _packed(lesson.features), lesson.origin),
+                ).rowcount
+                recent[all_of_kind] += is_new
+                recent[own] += is_new
+                changes.append(is_new)
         return sum(changes)
 
     def forget(self, identities: Iterable[bytes]) -> int:

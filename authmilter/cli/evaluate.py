@@ -2,7 +2,9 @@
 
 import argparse
 import asyncio
+import errno
 import json
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -64,8 +66,9 @@ def run(args: argparse.Namespace) -> int:
     if not 2 <= args.folds <= 20:
         print("authmilter evaluate: --folds takes a number from 2 to 20", file=sys.stderr)
         return EX_USAGE
-    if args.plots:
-        _plotter()  # before all the work
+    if args.plots:  # before all the work
+        _plotter()
+        _make_folder(Path(args.plots))
     path = ini.find(args.config)
     config = ini.load(path, check_files=False)
     configure("text", "error")
@@ -379,9 +382,17 @@ def _plotter() -> Any:
     return evaluation_plots
 
 
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+    except OSError as error:
+        raise StartError(f"{error.filename or folder}: {error.strerror}") from None
+
+
 def _plot(folder: str, report: dict[str, Any]) -> None:
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
         _plotter().draw(Path(folder), report["modes"])
     except OSError as error:
         raise StartError(f"{error.filename or folder}: {error.strerror}") from None

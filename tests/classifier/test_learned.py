@@ -212,6 +212,14 @@ def test_of_one_sender_only_so_much_is_learned_in_a_day(learned: Learned, monkey
     assert learned.add_by_itself([own(bytes([number])) for number in range(2, 50)], daily=9, of_origin=2) == 2
 
 
+def test_a_flood_of_lessons_is_not_counted_anew_for_each(learned: Learned) -> None:
+    statements: list[str] = []
+    learned._base.set_trace_callback(statements.append)
+    learned.add_by_itself([own(bytes([number])) for number in range(50)], daily=9, of_origin=2)
+    assert sum(one.startswith("INSERT") for one in statements) == 2
+    assert sum(one.startswith("SELECT") for one in statements) == 1
+
+
 def test_what_a_person_learned_prevails(learned: Learned) -> None:
     learned.add([ham(b"1")])
     assert learned.add_by_itself([own(b"1")], daily=9, of_origin=9) == 0

@@ -2,6 +2,7 @@
 
 import builtins
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -179,6 +180,24 @@ def test_plots(run: Run, folder: Path) -> None:
         assert (folder / "new/plots" / f"{name}.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
         assert ET.parse(folder / "new/plots" / f"{name}.svg").getroot().tag.endswith("svg")
     assert len(list((folder / "new/plots").iterdir())) == 2 * len(names)
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        pytest.param("am.ini", "File exists", id="a file"),
+        pytest.param("am.ini/plots", "Not a directory", id="below a file"),
+        pytest.param("closed", "Permission denied", id="closed"),
+    ],
+)
+def test_a_folder_that_plots_can_not_be_written_to_is_told_before_the_work(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, place: str, words: str
+) -> None:
+    pytest.importorskip("matplotlib", reason="the extra `plots` is not installed")
+    (folder / "closed").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, *_, **__: Path(path).name != "closed")
+    status, out, err = run(folder / "ham", folder / "spam", "--plots", folder / place)
+    assert (status, out, err) == (69, "", f"authmilter: {folder / place}: {words}\n")
 
 
 def test_without_matplotlib_it_says_so_before_the_work(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
