@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import idna
 
+from authmilter.mime_fields import base64_decoded
 from authmilter.model import Mailbox, Message
 
 MAX_FROM = 65536  # octets of a From field that are read
@@ -415,7 +416,6 @@ def _agree(readings: Iterable[bytes], domain: str) -> bool:
 
 _ENCODED_WORD = re.compile(rb"=\?([^?]{1,64})\?([bBqQ])\?([^?]*+)\?=")
 _BETWEEN_WORDS = re.compile(rb"\?=[ \t]++(?==\?)")
-_NOT_BASE64 = bytes(c for c in range(256) if not (chr(c).isalnum() and c < 128) and chr(c) not in "+/")
 # Other codecs of Python are no character sets, or are slow on hostile input.
 _CHARSET = re.compile(r"utf|iso|windows|cp1|koi|gb|hz|big5|euc|shift|ks_c|us-ascii", re.IGNORECASE)
 
@@ -432,12 +432,7 @@ def _keep_encoded(quoted: re.Match[bytes]) -> bytes:
 def _decoded(word: re.Match[bytes]) -> bytes:
     """What an encoded word says, as UTF-8 (RFC 2047)."""
     charset, encoding, content = word[1].partition(b"*")[0].decode("latin-1"), word[2], word[3]
-    if encoding in b"bB":
-        data = content.translate(None, _NOT_BASE64)
-        # A last octet on its own holds six bits of nothing, but makes Python refuse the rest.
-        octets = binascii.a2b_base64(data[: len(data) - (len(data) % 4 == 1)] + b"==")
-    else:
-        octets = binascii.a2b_qp(content, header=True)
+    octets = base64_decoded(content) if encoding in b"bB" else binascii.a2b_qp(content, header=True)
     try:
         return octets.decode(charset if _CHARSET.match(charset) else "latin-1", "replace").encode("utf-8", "replace")
     except (LookupError, ValueError):

@@ -174,7 +174,7 @@ class Player:
             if symbol not in weighed
         )
         numbers = array("I", sorted(features(stripped(message, fields))))  # a list takes nine times the room
-        case = Case(name_of(message), spam, found, sum(one.weight for one in found), False, numbers, path=path)
+        case = Case(name_of(message), spam, found, _sum(found), False, numbers, path=path)
         return forced(case, self.rules)
 
 
@@ -324,7 +324,12 @@ def with_opinion(case: Case, opinion: Opinion, weights: Mapping[str, float]) -> 
     added = [Found(symbol, f"log-odds {opinion.margin:.1f}", round(weights[symbol] * abs(opinion.strength), 3))]
     if opinion.beyond:
         added.append(Found("bayes_sure", "", round(weights["bayes_sure"] * opinion.beyond, 3)))
-    return replace(case, found=(*case.found, *added), score=case.score + sum(one.weight for one in added))
+    found = (*case.found, *added)
+    return replace(case, found=found, score=_sum(found))
+
+
+def _sum(found: Iterable[Found]) -> float:
+    return round(sum(one.weight for one in found), 3)  # as `policy` does it, or sums are a hair below a threshold
 
 
 def crossed(

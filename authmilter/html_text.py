@@ -9,7 +9,6 @@ What is hidden is found by the styles of elements and by the simple selectors of
 """
 
 import re
-from collections.abc import Iterable
 from functools import lru_cache
 from html import unescape
 from html.entities import html5
@@ -167,12 +166,15 @@ def _referred(found: re.Match[str]) -> str:
 def attributes(text: str) -> dict[str, str]:
     """The attributes of a tag, names in lower case; the first of a name counts (HTML standard, section 13.2.5.33)."""
     found: dict[str, str] = {}
-    every: Iterable[tuple[str | None, ...]]
-    short = len(text) < _LONG_TAG
-    every = _ATTRIBUTE.findall(text) if short else (one.groups() for one in _ATTRIBUTE.finditer(text))
-    for name, double, single, bare in every:
+    if len(text) < _LONG_TAG:
+        for name, double, single, bare in _ATTRIBUTE.findall(text):
+            if name:
+                found.setdefault(name.lower(), _value(double or single or bare))
+        return found
+    for one in _ATTRIBUTE.finditer(text):
+        name = one[1]
         if name and (len(found) < MAX_ATTRIBUTES or name.lower() in _LED_BY):
-            found.setdefault(name.lower(), _value(double or single or bare or ""))
+            found.setdefault(name.lower(), _value(one[2] or one[3] or one[4] or ""))
     return found
 
 
@@ -217,10 +219,9 @@ _WHITE = frozenset(("#fff", "#ffffff", "white", "rgb(255,255,255)", "ffffff", "f
 
 def _look(style: str, colour: str = "", ground: str = "") -> _Looks:
     """The looks that declarations give, over the colours of attributes."""
-    looks = _looks
     if len(style) > _REMEMBERED:
-        style, looks = style[:_LONG_STYLE], _looks.__wrapped__
-    return looks(style, colour[:40], ground[:40])
+        return _looks.__wrapped__(style[:_LONG_STYLE], colour[:40], ground[:40])
+    return _looks(style, colour[:40], ground[:40])
 
 
 @lru_cache(maxsize=2048)

@@ -427,7 +427,8 @@ class Mime:
 
         `empty`: the boundary is declared to be nothing, which some readers believe.
         """
-        found = (_ANY_DELIMITER.search(source, start, end), _ANY_PART.search(source, start, end))
+        first_line = b"\n" + source[start : min(end, start + 300)]
+        found = [line.match(first_line) or line.search(source, start, end) for line in (_ANY_DELIMITER, _ANY_PART)]
         tried = [b""] if empty else dict.fromkeys(line[1] for line in found if line)
         return [strict for line in tried if (strict := self._delimiters(source, start, end, line)[0])]
 
@@ -604,8 +605,9 @@ _TYPE, _ENCODING, _OTHER = range(1, 4)
 _KINDS = {b"Content-Type": _TYPE, b"Content-Transfer-Encoding": _ENCODING, b"Content-Disposition": _OTHER}
 _NAMES = (b"content-type", b"content-transfer-encoding", b"content-disposition")
 
-_ANY_DELIMITER = re.compile(rb"^--([^\s-][^\r\n]{0,200}?)[ \t]*\r?$", re.MULTILINE)
-_ANY_PART = re.compile(rb"^--([^\s-][^\r\n]{0,200}?)[ \t]*\r?\ncontent-", re.MULTILINE | re.IGNORECASE)
+# They begin with what Python finds quickly.
+_ANY_DELIMITER = re.compile(rb"\n--([^\s-][^\r\n]{0,200}?)[ \t]*\r?(?=\n|\Z)")
+_ANY_PART = re.compile(rb"\n--([^\s-][^\r\n]{0,200}?)[ \t]*\r?\n(?i:content-)")
 _NOTEWORTHY = re.compile(rb"://|^content-", re.IGNORECASE | re.MULTILINE)
 _BASE64_LINES = re.compile(rb"[A-Za-z0-9+/=\r\n]++")
 _BASE64_LINE = re.compile(rb"^[ \t]*+[A-Za-z0-9+/]{20,}+={0,2}[ \t]*+\r?$", re.MULTILINE)

@@ -78,7 +78,7 @@ def _read(raw: bytes) -> Described:
 
 
 _short = lru_cache(maxsize=1024)(_read)
-_long = lru_cache(maxsize=8)(_read)  # each is asked for several times in a row
+_long = lru_cache(maxsize=32)(_read)  # each is asked for several times in a row
 
 
 def _parameters(raw: bytes) -> Iterator[Parameter]:

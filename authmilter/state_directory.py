@@ -9,13 +9,16 @@ SYSTEM_DIRECTORY = Path("/var/lib/authmilter")
 
 
 def state_directory() -> Path:
-    """What systemd names, else the usual one of root, else that of the user."""
+    """What systemd names, else the usual one of root, else that of the user, if he has a home."""
     named = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
     if named:
         return Path(named)
     if os.geteuid() == 0:
         return SYSTEM_DIRECTORY
-    return Path.home() / ".local/state/authmilter"
+    try:
+        return Path.home() / ".local/state/authmilter"
+    except RuntimeError:  # a user without a name, as in a container
+        return SYSTEM_DIRECTORY
 
 
 @contextmanager

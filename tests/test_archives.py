@@ -9,6 +9,7 @@ import tarfile
 import time
 import tracemalloc
 import zipfile
+import zlib
 
 import pytest
 from hypothesis import given, settings
@@ -145,6 +146,17 @@ def test_directories_that_count_from_the_beginning_of_the_zip() -> None:
     assert [(member.name, member.type) for member in read_archive(archive, kind="zip").members] == [
         ("b.txt", "executable")
     ]
+
+
+def test_the_name_that_an_extra_field_of_a_zip_gives() -> None:
+    out = io.BytesIO()
+    for checksum, expected in ((zlib.crc32(b"a.txt"), "b.exe"), (0, "a.txt")):
+        with zipfile.ZipFile(out, "w") as archive:
+            info = zipfile.ZipInfo("a.txt")
+            info.extra = struct.pack("<HHHHBI", 1, 0, 0x7075, 10, 1, checksum) + b"b.exe"
+            archive.writestr(info, b"x")
+        assert {name for name, _ in listed(out.getvalue())} == {expected}
+        out = io.BytesIO()
 
 
 def test_the_end_of_a_long_name_is_kept() -> None:

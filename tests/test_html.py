@@ -121,6 +121,41 @@ def test_hidden_text(source: str, shown: str, hidden: str) -> None:
         pytest.param("<p title=it's><a href=a>x</a>", [Link("a", "a", "x")], id="behind a quote that begins nothing"),
         pytest.param('<p ="><a href=a>x</a>', [Link("a", "a", "x")], id="behind a sign of equality that begins a name"),
         pytest.param("<p title='><a href=a>x</a>", [Link("a", "a", "x")], id="behind a quote without end"),
+        *(
+            pytest.param(f"<a x{blank}href=a href=b>x</a>", [Link("a", "b", "x")], id=f"behind a name with {name}")
+            for name, blank in (
+                ("U+00A0", "\xa0"),
+                ("U+0085", "\x85"),
+                ("U+2028", "\u2028"),
+                ("VT", "\x0b"),
+                ("US", "\x1f"),
+            )
+        ),
+        pytest.param(
+            "<a " + "".join(f"a{n}=b " for n in range(300)) + "href=a>x</a>",
+            [Link("a", "a", "x")],
+            id="behind 300 others",
+        ),
+        pytest.param("<svg><a xlink:href=a>x</a></svg>", [Link("a", "a", "x")], id="in a drawing"),
+        pytest.param(
+            "<!--[if gte mso 9]><a HREF=a>x</a><![endif]-->", [Link("a", "a", "x")], id="for Outlook, in capitals"
+        ),
+        pytest.param("<!--[IF mso]><v:oval href=a><![endif]-->", [Link("v:oval", "a", "")], id="a drawing for Outlook"),
+        pytest.param(
+            "<p style='font-size:0'><a href=a><img src=b></a></p>",
+            [Link("a", "a", "")],
+            id="a picture among small text",
+        ),
+        pytest.param(
+            "<p style='font-size:0'><a href=a><b style='font-size:9px'>x</b></a></p>",
+            [Link("a", "a", "x")],
+            id="shown within",
+        ),
+        pytest.param(
+            "<p style='display:none'><a href=a><img src=b></a></p>",
+            [Link("a", "a", "", True)],
+            id="a picture that is hidden",
+        ),
     ],
 )
 def test_links(source: str, links: list[Link]) -> None:
@@ -199,6 +234,11 @@ def test_the_rest() -> None:
     assert found.images == (("cid:1", "x", "1", "1"),)
     assert found.fields == ("password", "text")
     assert (found.scripts, found.comments, found.cut) == (3, 1, False)
+
+
+@pytest.mark.parametrize("content", ["5; url=a", "0;URL='a'", "0;a", "0, a", " 1.5 url = a", "url=a"])
+def test_where_a_page_leads_by_itself(content: str) -> None:
+    assert read_html(f'<meta http-equiv=refresh content="{content}">').refresh == "a"
 
 
 def test_data_in_a_script_element_is_no_script() -> None:

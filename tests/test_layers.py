@@ -17,6 +17,7 @@ ORDER = [
     "interfaces",
     "config.option",
     "config.schema",
+    "mime_fields",
     "addresses",
     "fitted",
     "check",
@@ -24,7 +25,6 @@ ORDER = [
 CORE = [
     *ORDER,
     "html_text",
-    "mime_fields",
     "mime",
     "header_text",
     "urls",

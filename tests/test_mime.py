@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from authmilter.cli.check_message import split
+from authmilter.html_text import MAX_HTML
 from authmilter.mime import MAX_DECODED, MAX_DEPTH, MAX_MARKUP, MAX_PARTS, MAX_TEXT, ODDITIES, Mime, Part, mime, parts
 from authmilter.mime_fields import MAX_VALUE, boundaries, decode, decode_words, described, file_names, without_comments
 from authmilter.model import HeaderField, Message
@@ -313,6 +314,33 @@ def test_boundaries_at_lines_that_end_in_cr_alone_are_another_reading() -> None:
     assert "bare_cr" in odd(raw)
 
 
+def test_they_are_so_within_others_and_in_header_sections() -> None:
+    inner = b"--b\nContent-Type: multipart/mixed; boundary=c\n\n--c\n\nx\r--c\rContent-Type: text/html\r\r<p>\n--c--\n--b--\n"
+    raw = b"Content-Type: multipart/mixed; boundary=b\n\n" + inner
+    assert ("text/html", b"<p>", True) in shape(raw)
+    section = b"--b\nX: y\rContent-Type: text/html\n\n<p>\n--b--\n"
+    raw = b"Content-Type: multipart/mixed; boundary=b\n\n" + section
+    assert shape(raw) == [("text/html", b"<p>", False)]
+    assert odd(raw) == {"bare_cr"}
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        pytest.param(b"X: " + b"y" * 70_000 + b"\nContent-Type: text/html\n\n<p>", id="a header section"),
+        pytest.param(b"Content-Type: text/html; x=" + b"y" * 70_000 + b"\n\n<p>", id="a field"),
+    ],
+)
+def test_what_is_too_long_is_said_to_be(part: bytes) -> None:
+    assert "limits" in odd(b"Content-Type: multipart/mixed; boundary=b\n\n--b\n" + part + b"\n--b--\n")
+
+
+def test_a_page_that_is_not_read_to_its_end_is_said_to_be() -> None:
+    taken = mime(message(b"Content-Type: text/html\n\n" + b" " * MAX_HTML + b"<p>"))
+    assert taken.parts[0].html
+    assert [oddity.name for oddity in taken.oddities] == ["limits"]
+
+
 def test_every_oddity_can_be_found_and_no_other() -> None:
     found: set[str] = set()
     for mark in test_readings.pytestmark:  # type: ignore[attr-defined]
@@ -348,10 +376,25 @@ def test_every_oddity_can_be_found_and_no_other() -> None:
         pytest.param(b'Content-Disposition: attachment;\n\tfilename="a\n b.txt"', ("a b.txt",), id="folded"),
         pytest.param(b"Content-Disposition: attachment; filename*999999999999=a", (), id="a piece that can't be"),
         pytest.param(b"Content-Disposition: attachment", (), id="none"),
+        pytest.param(
+            b'Content-Disposition: attachment; filename*0="=?utf-8?B?YS5l"; filename*1="eGU=?="', ("a.exe",), id="RFC 2047 in RFC 2231"
+        ),
+        pytest.param(
+            b"Content-Disposition: attachment; filename*0=a.txt; filename*0=a.exe", ("a.txt", "a.exe"), id="a piece twice"
+        ),
+        pytest.param(b"Content-Disposition: attachment" + b"; x=y" * 500 + b"; filename=a.exe", ("a.exe",), id="behind 500 others"),
+        pytest.param(b"Content-Disposition: attachment; x=" + b"y" * 20_000 + b"; filename=a.exe", ("a.exe",), id="behind 20 KB"),
     ],
 )  # fmt: skip
 def test_file_names(lines: bytes, names: tuple[str, ...]) -> None:
     assert file_names(message(lines + b"\n\n").fields) == names
+
+
+def test_the_last_of_many_names_and_the_end_of_a_long_one_are_kept() -> None:
+    many = b"Content-Disposition: attachment; " + b"".join(b"filename=%d.txt; " % n for n in range(30))
+    assert file_names(message(many + b"\nContent-Type: x/y; name=a.exe\n\n").fields)[-1] == "a.exe"
+    long = b"Content-Disposition: attachment; filename=" + b"a" * 3000 + b".exe\n\n"
+    assert file_names(message(long).fields)[0].endswith("a.exe")
 
 
 def test_names_of_different_extensions_are_odd() -> None:
@@ -372,6 +415,9 @@ def test_names_of_different_extensions_are_odd() -> None:
         (b'multipart/mixed; x="boundary=a"; boundary=b', (b"b", b'a"')),
         (b"multipart/mixed", ()),
         (b'multipart/mixed; boundary=""', ()),
+        (b'multipart/mixed; boundary="a\r\n b"', (b"a b",)),
+        (b'multipart/mixed; boundary="=?utf-8?q?a?="', (b"=?utf-8?q?a?=", b"a")),
+        (b'multipart/mixed; boundary="=?utf-7?q?+2AA-?="', (b"=?utf-7?q?+2AA-?=", b"?")),
         (b"multipart/mixed; " + b"".join(b"boundary=%d;" % n for n in range(50)), (b"0", b"1", b"2", b"49")),
     ],
 )
@@ -479,6 +525,17 @@ BOMBS = {
     "10 MB of delimiters of other boundaries": (b" multipart/mixed; boundary=a", b"--ab\r\n" * 1_700_000),
     "10 MB of one header section": (b" multipart/mixed; boundary=a", b"--a\r\n" + b"X: y\r\n" * 1_700_000),
     "10 MB of beginnings of uuencode": (b" text/plain", b"begin 644 a\r\n" * 800_000),
+    "8 MB of delimiters at lines that end in CR": (b" multipart/mixed; boundary=a", b"--a\r\n\r\nx" + b"\r--a" * 2_000_000),
+    "three types at each of 29 levels, and 7 MB": (
+        b" multipart/mixed; boundary=0",
+        b"".join(
+            b"--%d\r\n" % n
+            + b"".join(b"Content-Type: multipart/x%d; boundary=%d\r\n" % (kind, n + 1) for kind in range(3))
+            + b"\r\n"
+            for n in range(29)
+        )
+        + b"x" * 7_000_000,
+    ),
     "two boundaries at each of 30 levels": (
         b" multipart/mixed; boundary=0; boundary=0x",
         b"".join(

@@ -52,7 +52,7 @@ def train(examples: Sequence[Example], step: Callable[[], None] = lambda: None) 
 
     Their order does not matter, but that of their features does: let it be ascending.
     """
-    examples = list(examples)  # else a gradient would lead elsewhere from another order
+    examples = sorted(examples)  # else a gradient would lead elsewhere from another order
     seen = array("I", bytes(4 * SLOTS))
     for example in examples:
         for slot in example.features:

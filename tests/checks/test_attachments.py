@@ -22,6 +22,7 @@ from tests.test_office import RUNS
 from tests.test_rar import ENCRYPTION_RECORD, file_5, rar_5
 from tests.test_sevenzip import ENCRYPTED as ENCRYPTED_7Z
 from tests.test_sevenzip import LOCKED, archive
+from tests.test_tnef import tnef
 
 
 def attached(name: str, data: bytes, content_type: str = "application/octet-stream") -> Transaction:
@@ -254,6 +255,77 @@ def test_every_archive_counts_towards_the_bounds() -> None:
 def test_every_name_counts() -> None:
     raw = b"Content-Disposition: attachment; filename=a.txt; filename*=utf-8''a%2Eexe\n\nx\n"
     assert "dangerous" in symbols(Transaction(message=message(raw)))
+
+
+_FILE = b"Content-Type: application/x\nContent-Disposition: attachment; filename=a.exe\n\nx"
+_MIXED = b"Content-Type: multipart/mixed; boundary=b\n"
+
+
+def _parts(boundary: bytes = b"b", file: bytes = _FILE) -> bytes:
+    return b"\n--" + boundary + b"\n\nhello\n--" + boundary + b"\n" + file + b"\n--" + boundary + b"--\n"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(b'Content-Type: "multipart/mixed"; boundary=b\n' + _parts(), id="a type in quotes"),
+        pytest.param(b"Content-Type: multipart / mixed; boundary=b\n" + _parts(), id="a type with blanks"),
+        pytest.param(b"Content-Type: multi(x)part/mixed; boundary=b\n" + _parts(), id="a type with a comment within"),
+        pytest.param(b"Content-Type: text/a\nContent-Type: text/b\nContent-Type: text/c\n" + _MIXED + _parts(), id="the fourth type"),
+        pytest.param(b'Content-Type: multipart/mixed; boundary=""\n' + _parts(b""), id="an empty boundary"),
+        pytest.param(
+            b'Content-Type: multipart/mixed; boundary="=?utf-8?q?b?="\n\n--=?utf-8?q?b?=\n\nhello' + _parts(),
+            id="an encoded boundary behind itself",
+        ),
+        pytest.param(
+            b"Content-Type: multipart/mixed;" + b"".join(b" boundary=a%d;" % n for n in range(9)) + b" boundary=b\n\n"
+            + b"".join(b"--a%d\n" % n for n in range(9)) + b"\nhello" + _parts(),
+            id="the tenth boundary, behind all others",
+        ),
+        pytest.param(b"Content-Type: multipart/mixed; boundary=c\n\n--d\nx" + _parts(), id="a boundary that is not declared"),
+        pytest.param(b"Content-Type: application/ms-tnef\n\n" + tnef((b"a.exe", b"x", b"")), id="winmail.dat"),
+        pytest.param(
+            b"Content-Type: application/pkcs7-mime; smime-type=signed-data\nContent-Transfer-Encoding: base64\n\n"
+            + base64.encodebytes(b"0\x82\1\2\6" + _MIXED + _parts()),
+            id="signed",
+        ),
+        pytest.param(
+            _MIXED + _parts(file=b"X: y\rContent-Disposition: attachment; filename=a.exe\n\nx"), id="a field behind CR"
+        ),
+    ],
+)  # fmt: skip
+def test_however_it_is_hidden_a_program_is_seen(raw: bytes) -> None:
+    assert "dangerous" in symbols(Transaction(message=message(raw)))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(b"Content-Transfer-Encoding: 7bit base64\n", id="an encoding behind another word"),
+        pytest.param(b"Content-Transfer-Encoding: base64\nthis is no field\n", id="a line that is no field"),
+    ],
+)
+def test_however_it_is_hidden_base64_is_decoded(raw: bytes) -> None:
+    part = b"Content-Type: application/x; name=a.dat\n" + raw + b"\n" + base64.encodebytes(PROGRAM)
+    assert "executable" in symbols(Transaction(message=message(_MIXED + _parts(file=part))))
+
+
+def test_files_in_attached_messages_that_are_attached_are_seen() -> None:
+    tx = attached("a.exe", b"x")
+    for _ in range(2):
+        tx = attached("a.eml", b"".join(field.raw for field in tx.message.fields) + b"\r\n" + tx.message.body)
+    assert "dangerous" in symbols(tx)
+
+
+def test_more_parts_than_are_looked_at_are_not_looked_into() -> None:
+    raw = _MIXED + b"\n" + b"--b\n\nx\n" * 600 + b"--b\n" + _FILE + b"\n--b--\n"
+    assert symbols(Transaction(message=message(raw))) == {"unread"}
+
+
+@pytest.mark.parametrize("before", [b"", b"GIF89a"])
+def test_a_zip_is_found_by_its_name_whatever_stands_around_it(before: bytes) -> None:
+    tx = attached("a.zip", before + b"x" + zipped({"a.exe": b"x"}) + bytes(70_000))
+    assert "dangerous" in symbols(tx)
 
 
 def test_the_lists_of_the_configuration() -> None:

@@ -176,3 +176,13 @@ def test_the_table_of_the_system_is_found_by_who_has_none(
         folder.mkdir()
         (folder / name).touch()
         assert table.find("") == folder / "classifier.table"
+
+
+def test_who_has_no_home_looks_where_the_system_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    monkeypatch.setattr(Path, "home", homeless)
+    assert table.find("") == Path("/var/lib/authmilter/classifier.table")

@@ -167,6 +167,23 @@ async def test_the_daemon_trains(
     assert is_current(path, learned)
 
 
+async def test_an_unexpected_error_is_told_and_does_not_end_it(
+    path: Path, learned: Learned, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    real = trainer.is_due
+    errors = [RuntimeError("odd")]
+
+    def once_odd(path: Path) -> bool:
+        if errors:
+            raise errors.pop()
+        return real(path)
+
+    monkeypatch.setattr(trainer, "is_due", once_odd)
+    assert await Daemon(monkeypatch, path).until(lambda: "trained from 20 ham and 20 spam" in caplog.text)
+    assert "RuntimeError: odd" in caplog.text
+
+
 async def test_the_daemon_says_once_that_it_can_not(
     path: Path, learned: Learned, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
