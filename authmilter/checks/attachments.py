@@ -295,7 +295,8 @@ class _Looker:
         return kind if kind in READABLE else also_archive(data, kind)
 
     def _names(self, names: tuple[str, ...], path: str = "") -> None:
-        for name in names:
+        # Some programs end a name at a null character, others leave that out.
+        for name in (*names, *(name.replace("\0", "") for name in names if "\0" in name)):
             ends = extensions(name)
             last = ends[0] if ends else ""
             shown = f"{_short(name)}{path}"

@@ -328,6 +328,12 @@ def test_a_zip_is_found_by_its_name_whatever_stands_around_it(before: bytes) -> 
     assert "dangerous" in symbols(tx)
 
 
+@pytest.mark.parametrize("name", [b"a.txt%00.exe", b"a.exe%00.txt"])
+def test_a_null_character_may_end_a_name_or_be_left_out(name: bytes) -> None:
+    raw = b"Content-Disposition: attachment; filename*=utf-8''" + name + b"\n\nx\n"
+    assert "dangerous" in symbols(Transaction(message=message(raw)))
+
+
 def test_the_lists_of_the_configuration() -> None:
     tx = attached("a.pdf", b"%PDF-1.4")
     assert symbols(tx, "[attachments]\ndangerous = .pdf\n") == {"dangerous"}
