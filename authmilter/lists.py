@@ -21,6 +21,7 @@ from authmilter.config.dnslist import Pattern, parse_pattern
 from authmilter.config.schema import ClientList, Config, Dnsbl, DnsList, Uribl, Weight
 from authmilter.errors import ConfigError, DnsBusyError, DnsTempError
 from authmilter.interfaces import Alarm, Listing, Observer, Resolver
+from authmilter.public_suffixes import load_suffixes
 
 log = logging.getLogger("authmilter.lists")
 
@@ -143,6 +144,8 @@ class Lists:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._lists: dict[str, list[_List]] = {kind: [] for kind in KINDS}
+        if config.uribl:
+            load_suffixes()  # now, and not while mail waits
         for kind, name, section in titles(config):
             one = _List(kind, name, section, keys, dns, observer, alarm, clock)
             self._lists[kind].append(one)

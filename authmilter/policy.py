@@ -85,6 +85,8 @@ _DERIVING = frozenset((("dmarc", Result.FAIL), ("spf", Result.FAIL)))
 
 # Forced actions in the order in which they win.
 _PRECEDENCE = (Action.ACCEPT, Action.REJECT, Action.TEMPFAIL, Action.DISCARD, Action.QUARANTINE, Action.TAG)
+# Whom one trusts may have caught it too: what is known of the sender does not speak for these.
+_WHOEVER_SENT_IT = frozenset(("antivirus_found",))
 _REFUSING = (Action.REJECT, Action.TEMPFAIL)
 _SUBMISSION = (*_REFUSING, Action.DISCARD, Action.QUARANTINE)  # mail of ours is neither allowed nor marked
 
@@ -284,6 +286,8 @@ def _judge(rules: Rules, stages: Mapping[str, Stage], tx: Transaction, stage: St
     for action in _PRECEDENCE if forced else ():
         because = tuple(symbol for symbol, forced_action in forced.items() if forced_action is action)
         if not because:
+            continue
+        if action is Action.ACCEPT and not _WHOEVER_SENT_IT.isdisjoint(forced):
             continue
         if not at_end and action not in (Action.ACCEPT, Action.REJECT, Action.TEMPFAIL):
             continue

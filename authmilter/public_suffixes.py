@@ -12,6 +12,11 @@ def _suffixes() -> Any:
     return PublicSuffixList()
 
 
+def load_suffixes() -> None:
+    """Read the list, so that nobody has to wait for it later."""
+    _suffixes()
+
+
 @lru_cache(maxsize=4096)
 def registered_domain(domain: str) -> str:
     """The part of a lower-case domain in A-labels that somebody registered: a label and a public suffix, such as

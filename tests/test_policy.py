@@ -124,6 +124,13 @@ class TestScores:
         assert reply is not None
         assert reply.text == "Message looks like spam [am-1]"
 
+    def test_malware_is_refused_from_whomever_it_comes(self) -> None:
+        assert shown(judge(evidence(findings=["allowed", "antivirus_found"]))) == "554 5.7.1"
+        held: dict[str, Weight] = {"antivirus_found": Action.QUARANTINE}
+        assert shown(judge(evidence(findings=["allowed", "antivirus_found"]), scores=held)) == "quarantine"
+        weighed: dict[str, Weight] = {"antivirus_found": 20.0}
+        assert shown(judge(evidence(findings=["allowed", "antivirus_found"]), scores=weighed)) == "accept"
+
     def test_the_classifier_never_rejects_alone(self) -> None:
         config = Config(policy=PolicyOptions(reject=4.0), policy_set=frozenset({"reject"}))
         weights: dict[str, Weight] = {"bayes_spam": 6.0, "date_past": 0.1, "bayes_ham": -1.0}

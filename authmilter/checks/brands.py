@@ -74,7 +74,7 @@ class Brands:
 
 
 class _Guarded:
-    """Domains that are guarded, by how they read; `likeness` remembers its answers."""
+    """Domains that are guarded, by how they read."""
 
     def __init__(self, local_domains: Names, domains: Names = ()) -> None:
         self.local_domains = local_domains
@@ -83,7 +83,6 @@ class _Guarded:
         self.parts: dict[str, str] = {}  # the same for names that are looked for within others
         self.typed: dict[tuple[str, str], str] = {}  # a name with one character left out, and its suffix -> the name
         self.brands: dict[str, set[str]] = {}  # name -> sites that may use it
-        self.likeness = lru_cache(maxsize=4096)(self._likeness)
         for domain in domains:
             brand = _name(site(domain))
             if len(brand) >= _SHORTEST_BRAND:
@@ -101,7 +100,7 @@ class _Guarded:
                 for shorter in _shortened(name):
                     self.typed.setdefault((shorter, _suffix(guarded)), name)
 
-    def _likeness(self, domain: str) -> tuple[str, str]:
+    def likeness(self, domain: str) -> tuple[str, str]:
         """Symbol and the domain that this one looks like, both "" if it looks like none or is one of them."""
         registered = site(domain)
         if registered in self.sites:
@@ -144,21 +143,33 @@ class _Guarded:
         return ""
 
 
-_last = _Guarded(())
+_kept: list[_Guarded] = []
 
 
 def _guarded(tools: Tools) -> _Guarded:
-    """Made once for a configuration: there is no other in a process, but for the moment after a reload."""
-    global _last  # noqa: PLW0603
+    """Made once for a configuration, of which there are two for as long as sessions of before a reload go on."""
     local_domains, domains = tools.config.identity.local_domains, tools.options.domains
-    if _last.local_domains is not local_domains or _last.domains is not domains:
-        _last = _Guarded(local_domains, domains)
-    return _last
+    for guarded in _kept:
+        if guarded.local_domains is local_domains and guarded.domains is domains:
+            return guarded
+    _kept[:-1] = []
+    _kept.append(_Guarded(local_domains, domains))
+    return _kept[-1]
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=4096)
+def _like(guarded: _Guarded, domain: str) -> tuple[str, str]:
+    return guarded.likeness(domain)
+
+
+@lru_cache(maxsize=256)
 def _recipient(domain: str) -> _Guarded:
     return _Guarded((domain,))
+
+
+@lru_cache(maxsize=4096)
+def _like_recipient(recipient: str, domain: str) -> tuple[str, str]:
+    return _recipient(recipient).likeness(domain)
 
 
 def _name(registered: str) -> str:
@@ -236,10 +247,10 @@ def brands(tx: Transaction, tools: Tools) -> Iterator[Finding]:
     passed = {site(one.identifier) for one in tx.results_of("dmarc") if one.result is Result.PASS}
     exempt = tools.options.exempt
     for domain in domains:
-        symbol, other = guarded.likeness(domain) if guarded.names else ("", "")
+        symbol, other = _like(guarded, domain) if guarded.names else ("", "")
         for recipient in recipients:
             if not symbol:
-                symbol, other = _recipient(recipient).likeness(domain)
+                symbol, other = _like_recipient(recipient, domain)
                 if symbol == "lookalike_name":
                     symbol = ""  # whose names are fit for it is for the administrator to say
         if symbol and site(other) not in passed and not names_contain(exempt, domain):
@@ -283,7 +294,7 @@ def _of_links(tx: Transaction, guarded: _Guarded, passed: set[str], exempt: Name
                 ):
                     found["brand_link"] = f"{said} leads to {target.url.host}"
     for host in islice(hosts, _MOST_LINKS):
-        symbol, other = guarded.likeness(host)
+        symbol, other = _like(guarded, host)
         if not symbol or site(other) in passed or names_contain(exempt, host):
             continue
         if symbol != "lookalike_name":

@@ -55,6 +55,10 @@ _RECEIVERS = frozenset(
     b"x-virus x-hashcash x-bogosity x-crm114-status x-clientproxiedby x-originatororg x-sender-ip x-incomingheadercount "
     b"x-incomingtopheadermarker x-message-info x-message-delivery x-forwarded-to x-forwarded-for x-folder x-getmail-retrieved-from-mailbox".split()
 )
+# Fields that all mail has say nothing by being there, but would weigh in a short message, which has little else.
+_EVERYWHERE = frozenset(
+    b"from to cc subject date message-id reply-to mime-version content-type content-transfer-encoding".split()
+)
 _RECEIVERS_BEGIN = (
     b"arc-", b"x-spam", b"x-rspam", b"x-dspam", b"x-virus", b"x-antivirus", b"x-amavis", b"x-authmilter", b"x-greylist",
     b"x-mozilla-", b"x-evolution", b"x-gmail-", b"x-gm-", b"x-ms-exchange", b"x-microsoft-", b"x-forefront", b"x-eop",
@@ -218,7 +222,7 @@ def _mailer(message: Message) -> Iterator[int]:
 
 def _field_names(message: Message) -> Iterator[bytes]:
     for name in islice(message.index, MAX_FIELDS):
-        if name not in _RECEIVERS and not name.startswith(_RECEIVERS_BEGIN):
+        if name not in _RECEIVERS and name not in _EVERYWHERE and not name.startswith(_RECEIVERS_BEGIN):
             yield name[:64]
 
 

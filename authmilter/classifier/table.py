@@ -33,6 +33,7 @@ _HEAD = struct.Struct("<8s6I5d")
 _SIZE = _HEAD.size + 4 * SLOTS
 LOOK_EVERY = 1.0  # seconds
 _FADING = 2.5  # the power of the known share by which a margin is drawn towards 0; measured: tests/bench/DETECTION.md
+_MOST_UNKNOWN = 0.35  # of what is known, as much is counted as unknown at most
 _BEYOND = 2.0  # log-odds beyond `spam_sure` at which nothing more can be said
 
 
@@ -73,13 +74,15 @@ class Opinion(NamedTuple):
 def margin_of(weights: list[float], features: int, bias: float) -> tuple[float, float]:
     """Margin and known share of a message with that many features, of which those that are known have these weights.
 
-    Others have none, or 0.  A message that is mostly made of what was never seen has a margin that says little: that is
-    what mail of another kind than all that was learned looks like.
+    Others have none, or 0.  A message that has much that was never seen has a margin that says less: that is what mail of
+    another kind than all that was learned looks like.  How much less has its bounds, else whoever appends nonsense to his
+    message would not be recognised by the rest of it.
     """
-    if not features:
+    known = len(weights) - weights.count(0.0)
+    if not known:
         return 0.0, 0.0
-    known = (len(weights) - weights.count(0.0)) / features
-    return (bias + sum(weights) / math.sqrt(features)) * known**_FADING, known
+    counted = min(features, known * (1 + _MOST_UNKNOWN))
+    return (bias + sum(weights) / math.sqrt(counted)) * (known / counted) ** _FADING, known / features
 
 
 class Table:

@@ -353,8 +353,8 @@ class Forwarders:
 class Allow:
     """Author domains or mailboxes whose mail is accepted whatever its score: [allow example.org].
 
-    It goes before every action too, also those for malware and refused attachments.  An entry must say what proves that the
-    mail is theirs, since anybody can write any From.
+    It goes before every action too, also that for refused attachments, but for malware.  An entry must say what proves that
+    the mail is theirs, since anybody can write any From.
     """
 
     requires: Literal["", "dmarc", "dkim", "spf"] = option(

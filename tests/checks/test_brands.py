@@ -3,7 +3,7 @@
 import pytest
 
 from authmilter.addresses import to_ascii_domain
-from authmilter.checks.brands import MOST_TYPED, Brands, _Guarded, brands
+from authmilter.checks.brands import MOST_TYPED, Brands, _Guarded, _recipient, brands
 from authmilter.confusables import is_disguised
 from authmilter.evidence import AuthResult, Result
 from authmilter.model import Transaction
@@ -175,3 +175,13 @@ def test_many_domains_are_guarded_and_their_misspellings_up_to_a_limit() -> None
 
 def test_there_is_no_list_of_brands_by_default() -> None:
     assert Brands().domains == ()
+
+
+def test_what_recipients_are_compared_with_is_bounded() -> None:
+    for number in range(400):
+        tx = mail(f"From: a@sender{number}.test", sender=f"a@sender{number}.test", to=f"b@recipient{number}.test")
+        assert computed(brands, tx, tools("brands")) == []
+    assert _recipient.cache_info().currsize == 256
+    assert not any(
+        isinstance(value, dict | list) and len(value) > 20 for value in vars(_recipient("recipient399.test")).values()
+    )

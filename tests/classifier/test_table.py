@@ -34,7 +34,7 @@ def test_what_is_written_is_read(path: Path) -> None:
     assert read.judge({SLOTS - 1}).margin == -0.25
     margin, known, strength, beyond = read.judge({5, 6, 7, 8})
     assert known == 0.25
-    assert margin == pytest.approx((0.25 + 2.0 / 2) * 0.25**2.5)
+    assert margin == pytest.approx((0.25 + 2.0 / math.sqrt(1.35)) * (1 / 1.35) ** 2.5)
     assert strength == pytest.approx(margin / 3)
     assert beyond == 0.0
 
