@@ -420,7 +420,7 @@ def test_hostile_names_are_shown_short() -> None:
     assert max(len(finding.detail) for finding in found) < 120
 
 
-@pytest.mark.parametrize(("out_of_room", "expected"), [(False, {"attachment_unread"}), (True, set())])
+@pytest.mark.parametrize(("out_of_room", "expected"), [(False, {"unread"}), (True, set())])
 def test_what_is_larger_than_is_kept_is_unread_but_not_for_want_of_room(out_of_room: bool, expected: set[str]) -> None:
     tx = attached("a.txt", b"text", "text/plain")
     tx.message.body_cut = True

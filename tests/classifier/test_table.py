@@ -1,6 +1,7 @@
 """The file of weights, which workers share and learners replace."""
 
 import errno
+import math
 import multiprocessing
 import os
 from pathlib import Path

@@ -45,7 +45,7 @@ def test_labels_by_chance_make_it_sure_of_nothing() -> None:
     assert sum(abs(value) >= 1 for value in told) <= 10
 
 
-def test_words_never_seen_say_nothing(trained: Trained) -> None:
+def test_words_never_seen_take_away_so_much_and_no_more(trained: Trained) -> None:
     spam = next(example for example in examples(1, "new") if example.spam)
     size = len(spam.features)
     get = trained.weights.__getitem__
@@ -53,7 +53,9 @@ def test_words_never_seen_say_nothing(trained: Trained) -> None:
     alone, _ = margin_of(list(map(get, spam.features)), size, trained.bias)
     padded, known = margin_of(list(map(get, [*spam.features, *unknown])), size + len(unknown), trained.bias)
     assert known < 0.25
-    assert 0 <= padded < alone / 10
+    assert 0.4 * alone < padded < 0.6 * alone
+    more, _ = margin_of(list(map(get, spam.features)), 100 * size, trained.bias)
+    assert more == padded
 
 
 def test_copies_of_a_campaign_do_not_vouch_for_it() -> None:
