@@ -32,6 +32,7 @@ from authmilter.interfaces import Alarm, Lists, Resolver, Store
 from authmilter.model import Direction, Stage, Transaction
 from authmilter.verdict import Ruling
 
+CONTENT = "content"  # in [policy] skip: all checks of content
 METHODS = ("iprev", "spf_helo", "spf", "dkim", "arc", "dmarc")
 
 # Symbols that policy derives from several results at the end of the message; see policy.py.
@@ -119,7 +120,8 @@ class Check:
     further symbols, which follow from the configuration, and all begin with `prefix`.
     `waits_for` is the first stage at which policy may refuse for them, if not that of the check.  `unless` tells of one that
     waits by a look at what is known already, such as cached DNS answers, that it has nothing to find; that is the usual
-    case, and costs a quarter.  `body`: it reads the body, which is not kept for others.  `meanings` has a sentence for each
+    case, and costs a quarter.  `body`: it reads the body, which is not kept for others.  `content`: one of those that
+    judge by their own rules what is in a message, and can be left out together.  `meanings` has a sentence for each
     symbol, where `help` does not say all of several.
     """
 
@@ -139,6 +141,7 @@ class Check:
     dynamic: Callable[[Config], Mapping[str, Weight]] = _none
     unless: Callable[[Transaction, Tools], bool] | None = None
     body: bool = False
+    content: bool = False
     meanings: Mapping[str, str] = field(default_factory=_nothing)
     prior: Mapping[str, Weight] = field(default_factory=_nothing)
 
@@ -153,6 +156,9 @@ class Check:
 
     def enabled(self, config: Config) -> bool:
         """Does it run under that configuration?"""
+        skip = config.policy.skip
+        if skip and (self.name in skip or (self.content and CONTENT in skip)):
+            return False
         return self.wanted(config) and bool(getattr(self.settings(config), "enabled", True))
 
     def settings(self, config: Config) -> Any:
@@ -181,6 +187,7 @@ def check(
     dynamic: Callable[[Config], Mapping[str, Weight]] = _none,
     unless: Callable[[Transaction, Tools], bool] | None = None,
     body: bool = False,
+    content: bool = False,
     meanings: Mapping[str, str] = _NOTHING,
 ) -> Callable[[F], F]:
     """Register the decorated generator as a check of that stage.
@@ -215,6 +222,7 @@ def check(
             dynamic,
             unless,
             body,
+            content,
             meanings,
             scores,
         )

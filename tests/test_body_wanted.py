@@ -10,6 +10,7 @@ import pytest
 from authmilter.check import Check, all_checks
 from authmilter.config import ini
 from authmilter.evaluation import Player, offline_checks
+from authmilter.model import Direction, Stage
 from authmilter.stored_mail import message_of
 from tests.test_archives import zipped
 
@@ -115,3 +116,18 @@ def test_a_check_that_is_not_given_the_body_has_nothing_to_do_with_it(check: Che
         one for one in names.values() if isinstance(one, FunctionType) and one.__module__ == check.run.__module__
     ]
     assert [one.__name__ for one in functions if "body" in one.__code__.co_names] == []
+
+
+def test_content_and_single_checks_can_be_left_out() -> None:
+    config = ini.load(None, "[policy]\nskip = content, helo_name\n")
+    left = {check.name for check in all_checks() if check.enabled(config)}
+    every = {check.name for check in all_checks() if check.enabled(ini.load(None))}
+    assert {"links", "attachments", "header_form", "topics", "helo_name"} <= every - left
+    assert {"classifier", "ambiguous_from", "allowed", "generic_rdns"} <= left
+    assert every - left == {check.name for check in all_checks() if check.content or check.name == "helo_name"} & every
+
+
+@pytest.mark.parametrize("check", [c for c in all_checks() if c.content], ids=lambda check: check.name)
+def test_what_counts_as_content_is_judged_at_the_end_of_what_comes_in(check: Check) -> None:
+    assert check.stage is Stage.EOM
+    assert check.direction is Direction.INBOUND

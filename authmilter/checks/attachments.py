@@ -179,6 +179,7 @@ _REPLIES = {
 
 @check(
     Stage.EOM,
+    content=True,
     body=True,
     scores={
         "attachment_refused": Action.REJECT,

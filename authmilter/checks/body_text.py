@@ -43,6 +43,7 @@ _LETTERS = _CAPITALS + bytes(range(97, 123))
 
 @check(
     Stage.EOM,
+    content=True,
     scores={
         "text_unseen": 1.5,
         "text_mixed_scripts": 1.5,

@@ -202,6 +202,7 @@ def _differ_once(one: str, other: str) -> bool:
 
 @check(
     Stage.EOM,
+    content=True,
     scores={
         "lookalike_domain": 2.0,
         "lookalike_typo": 1.0,

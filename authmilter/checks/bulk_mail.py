@@ -24,6 +24,7 @@ _PRECEDENCE = (b"bulk", b"junk")
 
 @check(
     Stage.EOM,
+    content=True,
     scores={
         "bulk_no_unsubscribe": 0.3,
         "unsubscribe_malformed": 2.0,

@@ -33,6 +33,7 @@ _GOOGLE_FIELDS = (b"x-gm-message-state", b"x-google-dkim-signature", b"x-google-
 
 @check(
     Stage.EOM,
+    content=True,
     scores={"forged_outlook": 1.0, "forged_mailer": 0.8},
     meanings={
         "forged_outlook": "It claims to be of Outlook, and lacks what Outlook writes.",

@@ -30,6 +30,7 @@ _BY_FORM = 0.4
 
 @check(
     Stage.EOM,
+    content=True,
     scores={
         "from_display_local": 2.0,
         "from_display_address": 2.0,

@@ -79,6 +79,7 @@ def read_date(raw: bytes) -> Written | None:
 
 @check(
     Stage.EOM,
+    content=True,
     scores={"date_missing": 0.5, "date_malformed": 1.5, "date_future": 1.5, "date_past": 0.2, "date_zone": 2.5},
     meanings={
         "date_missing": "There is no Date, or an empty one.",

@@ -26,6 +26,7 @@ _SHOWN = (b"from", b"to", b"subject", b"reply-to")  # to the reader
 
 @check(
     Stage.EOM,
+    content=True,
     scores={
         "message_id_missing": 1.0,
         "message_id_malformed": 1.5,

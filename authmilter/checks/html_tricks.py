@@ -23,6 +23,7 @@ _ALIKE = 0.3  # share of the words of one that the other has
 # lines and have pictures: so what they too may have weighs less than its log-odds.
 @check(
     Stage.EOM,
+    content=True,
     body=True,
     scores={
         "html_only": 0.7,

@@ -18,6 +18,7 @@ _DECIDED = (Result.PASS, Result.FAIL, Result.TEMPERROR)
 
 @check(
     Stage.EOM,
+    content=True,
     scores={"author_is_local": 1.0, "message_id_is_local": 1.0, "received_is_local": 1.0},
     meanings={
         "author_is_local": (

@@ -74,6 +74,7 @@ _CHEAP = frozenset(
 
 @check(
     Stage.EOM,
+    content=True,
     scores={
         "link_address": 2.0,
         "link_address_number": 2.0,

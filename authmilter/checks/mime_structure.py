@@ -36,6 +36,7 @@ _WEIGHTS = {
 
 @check(
     Stage.EOM,
+    content=True,
     scores={f"mime_{name}": weight for name, weight in _WEIGHTS.items()},
     body=True,
     meanings={f"mime_{name}": meaning for name, meaning in ODDITIES.items()},

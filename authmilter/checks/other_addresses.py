@@ -12,6 +12,7 @@ from authmilter.model import Stage, Transaction
 
 @check(
     Stage.EOM,
+    content=True,
     scores={
         "reply_to_free": 1.0,
         "reply_to_differs": 0.5,

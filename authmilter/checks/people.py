@@ -70,6 +70,7 @@ def _by_word(names: Names) -> dict[str, list[tuple[str, list[frozenset[str]]]]]:
 
 @check(
     Stage.EOM,
+    content=True,
     scores={"person_of_ours": 2.5},
     options=People,
     wanted=lambda config: bool(config.of(People).names),

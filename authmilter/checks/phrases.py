@@ -67,6 +67,7 @@ _ANYBODY = frozenset(
 
 @check(
     Stage.EOM,
+    content=True,
     scores={
         "phrase_removal": 0.8,
         "phrase_riskless": 0.8,

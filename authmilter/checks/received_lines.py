@@ -13,6 +13,7 @@ _NAMED_BY_WINDOWS = re.compile(rb"\b(?:DESKTOP|LAPTOP|WIN)-[A-Z0-9]{2,11}")
 
 @check(
     Stage.EOM,
+    content=True,
     scores={"received_missing": 0.3, "received_desktop": 0.2},
     meanings={
         "received_missing": "There is no Received: the client itself wrote the message, or hides where it came from.",

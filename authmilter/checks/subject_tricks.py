@@ -19,6 +19,7 @@ _PADDED = re.compile(r"\S\s{5,}+\S")
 
 @check(
     Stage.EOM,
+    content=True,
     scores={
         "subject_recipient": 0.8,
         "subject_capitals": 1.0,

@@ -160,6 +160,7 @@ class Topics:
 
 @check(
     Stage.EOM,
+    content=True,
     scores={
         "topic_medicine": 1.2,
         "topic_adult": 1.2,

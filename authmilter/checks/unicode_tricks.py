@@ -20,6 +20,7 @@ _FEWEST_STYLED = 3  # letters from which on it is no symbol such as a circled nu
 
 @check(
     Stage.EOM,
+    content=True,
     scores={
         "direction_override": 1.0,
         "invisible_characters": 1.5,

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 from authmilter.config.endpoint import parse_socket
-from authmilter.config.option import Seconds, Size, kind_of
+from authmilter.config.option import Seconds, Size, kind_of, shown, suggestion
 from authmilter.config.report import Report
 from authmilter.config.schema import Config, DnsList, Dnswl, Policy, RecipientPolicy, Sign, Weight
 from authmilter.errors import ConfigError
@@ -34,6 +34,8 @@ def crosscheck(config: Config, report: Report, *, check_files: bool) -> None:
         _accounts(config, report)
     _networks(config, report)
     _thresholds("policy", config.policy, config.policy_set, report)
+    if config.policy.skip:
+        _skipped(config, report)
     for name, policy in config.recipient_policies.items():
         _thresholds(f"policy {name}", policy, policy.given, report)
     _submission(config, report, check_files=check_files)
@@ -225,6 +227,15 @@ def _classifier(config: Config, report: Report) -> None:
         report.warn(
             "classifier", "auto_learn", "auto_learn: learns no ham without [correspondents] or [reputation] enabled"
         )
+
+
+def _skipped(config: Config, report: Report) -> None:
+    from authmilter.check import CONTENT, all_checks
+
+    names = [CONTENT, *(check.name for check in all_checks())]
+    for name in config.policy.skip:
+        if name not in names:
+            report.error("policy", "skip", f"skip: there is no check {shown(name)}{suggestion(name, names)}")
 
 
 def _scanners(config: Config, report: Report, *, check_files: bool) -> None:

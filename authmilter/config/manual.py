@@ -106,13 +106,14 @@ def _symbols() -> Iterator[str]:
         if check.meanings:
             yield from _tagged(shared)
             shared = []
-            yield from (".Pp", *_sentences(check.help))
+            yield from (".Pp", f".Sy {check.name} :", *_sentences(check.help))
             yield from _tagged(
                 (f"Cm {symbol}", [*_sentences(f"{meaning}  Default: {_default(check, symbol)}.")])
                 for symbol, meaning in check.meanings.items()
             )
         elif check.scores:
-            text = [*_sentences(f"{check.help}  {_defaults(check)}")]
+            name = "" if check.name in check.scores else f"  The check is called {check.name}."
+            text = [*_sentences(f"{check.help}  {_defaults(check)}{name}")]
             shared.append((f"Cm {' , '.join(check.scores)}", text))
     derived = [
         (f"Cm {symbol}", [*_sentences(f"{meaning}  Default: {_of_presets(symbol)}.")])

@@ -198,6 +198,12 @@ class Policy:
     tag: Threshold = option(5.0, "Score from which on mail is marked as spam: X-Spam-Flag: YES; empty: off.")
     quarantine: Threshold = option(None, "Score from which on mail is held by the MTA; empty: off.")
     reject: Threshold = option(12.0, "Score from which on mail is refused; empty: off.")
+    skip: Names = option(
+        (),
+        "Checks that are not made, by their names in [scores].  content: all that judge header fields, text, links and "
+        "attachments by rules, for whoever has another filter for that; clamd, spamd, rspamd, lists and the classifier are "
+        "asked all the same.",
+    )
 
 
 @dataclass(frozen=True)

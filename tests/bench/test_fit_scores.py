@@ -58,7 +58,7 @@ def test_every_message_is_judged_once_by_campaigns_and_once_across_ages(found: P
     spam = [row for row in rows if row["row"] == "crossed" and row["spam"]]
     assert {row["fold"] for row in spam} == {0, 1, 2}
     assert sum("subject_capitals" in row["symbols"] for row in spam) > 300
-    assert sum(row["strength"] > 0 for row in spam) > 250  # the largest campaign leaves too little to learn from
+    assert sum(row["strength"] > 0 for row in spam) > 150  # the largest campaign leaves too little to learn from
     assert not [row for row in rows if not row["spam"] and row["strength"] > 0.5]
 
 

@@ -193,6 +193,7 @@ ONE_PROBLEM = [
     ("[rspamd]\nurl = https://127.0.0.1:11333/", "2: [rspamd] url: expected http://HOST:PORT/PATH, without TLS"),
     ("[rspamd]\nurl = http://a@127.0.0.1:11333/", "2: [rspamd] url: has a user before its host; only the path can hold a secret"),
     ("[dnsbl a]\nzone = a.example\nurl = ftp://a", "3: [dnsbl a] url: expected https://HOST/PATH or http://HOST:PORT/PATH"),
+    ("[policy]\nskip = content, link", "2: [policy] skip: there is no check 'link', did you mean 'links'?"),
     ("[dnswl a]\nzone = a.example\nurl = https://a", "3: [dnswl a] unknown option 'url', it belongs to [store] or [rspamd]"),
     ("socket = x", "1: option 'socket' stands before any section"),
     ("[log]\njunk", "2: [log] 'junk' is neither [section] nor option = value"),
