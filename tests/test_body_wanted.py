@@ -123,7 +123,7 @@ def test_content_and_single_checks_can_be_left_out() -> None:
     left = {check.name for check in all_checks() if check.enabled(config)}
     every = {check.name for check in all_checks() if check.enabled(ini.load(None))}
     assert {"links", "attachments", "header_form", "topics", "helo_name"} <= every - left
-    assert {"classifier", "ambiguous_from", "allowed", "generic_rdns"} <= left
+    assert {"classifier", "ambiguous_from", "generic_rdns"} <= left
     assert every - left == {check.name for check in all_checks() if check.content or check.name == "helo_name"} & every
 
 
