@@ -223,7 +223,7 @@ def attachments(tx: Transaction, tools: Tools) -> Iterator[Finding]:
     looker = _Looker(tools.options)
     content = mime(tx.message)
     looker.message(content)
-    if tx.message.body_cut and not tx.message.out_of_room:
+    if tx.message.body_cut and not tx.message.out_of_room and not content.parts[0].type.startswith("text/"):
         looker.found.setdefault("unread", "the message: larger than [milter] scan_size")
     if "encrypted" in looker.found:
         told = _told_password(content)

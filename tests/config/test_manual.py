@@ -83,7 +83,7 @@ def test_every_symbol_is_listed_once_with_its_default() -> None:
     assert set(listed) == {*DERIVED, *(symbol for check in all_checks() for symbol in check.scores)}
     plain = " ".join(scores.split())
     assert "Default: 1.5." in plain  # of helo_literal, alone
-    assert "Default: tempfail. .It Cm generic_rdns" in plain  # of two alike
+    assert "Default: tempfail. The check is called connections. .It Cm generic_rdns" in plain  # of two alike
     assert "helo_literal_foreign = 0.5, helo_literal_malformed = 0.5 (strict: reject)." in plain
     assert "A name without a dot. Default: 1." in plain
     assert "What is no domain name at all. Default: 1.5 (strict: reject)." in plain
