@@ -232,6 +232,13 @@ class Sendmail:
                 found.append(Queued(file.name[2:], reason[1] if reason else "", text))
         return found
 
+    def mailq(self, *arguments: str) -> str:
+        """What `mailq` shows."""
+        return subprocess.run(
+            [*self._enter(), SENDMAIL, "-C", self.folder / "sendmail.cf", "-bp", *arguments],
+            check=True, timeout=30, capture_output=True, text=True,
+        ).stdout  # fmt: skip
+
     def release(self, queue_id: str) -> None:
         """Let a message go that is held, and deliver it."""
         for arguments in (("-qQ", f"-qI{queue_id}", "-Q"), (f"-qI{queue_id}",)):

@@ -12,6 +12,7 @@ from pathlib import Path
 import dkim
 import pytest
 
+from tests.auth.test_sendmail_form import CASES, SAME
 from tests.dnsserver import DNSServer
 from tests.rig.daemon import Configuration, Daemon
 from tests.rig.mail import KeyFiles, dkim_signed, dkim_verdicts, message, rsa_pem, zone
@@ -314,6 +315,7 @@ def test_what_is_to_be_held_stays_in_the_queue_until_it_is_let_go(site: Site, ma
     assert held.queue_id == answer.text.split()[1]
     assert re.fullmatch(r"authmilter: access_quarantine \[am-[0-9a-f]+\]", held.quarantined)
     assert not site.sink.deliveries
+    assert held.quarantined in site.sendmail.mailq("-qQ")
     site.sendmail.release(held.queue_id)
     delivery = site.sink.find(marker.encode())
     assert delivery.values(b"X-Spam-Flag") == [b"YES"]
@@ -356,6 +358,27 @@ def test_a_signature_survives_the_fields_that_sendmail_adds(site: Site, missing:
     assert dkim_verdicts(delivery.content) == [True, True]
     if missing in (b"Date", b"Message-ID"):
         assert len(delivery.values(missing)) == 1, "Sendmail added it"
+
+
+def test_a_signature_survives_what_sendmail_makes_of_addresses(site: Site, marker: str) -> None:
+    written = {**{what: case[0] for what, case in CASES.items()}, **SAME}
+    written["a name with dots as author"] = ""
+    with site.sendmail.smtp(login="alice") as client:
+        for number, addresses in enumerate(written.values()):
+            text = message(f"{number}-{marker}", "alice@sender.example")
+            if addresses:
+                text = text.replace(b"To: user@test", f"Cc: {addresses}\r\nTo: {addresses}".encode())
+            else:
+                text = text.replace(b"From: Somebody", b"From: Dr. A. O'Hara")
+            assert client.deliver(text, "alice@sender.example").accepted
+    broken = {}
+    for number, what in enumerate(written):
+        delivery = site.sink.find(f"Subject: {number}-{marker}".encode())
+        if dkim_verdicts(delivery.content) != [True, True]:
+            broken[what] = delivery.values(b"To")[0]
+        if what in CASES:
+            assert b" ".join(delivery.values(b"To")[0].split()).decode() == CASES[what][1].replace("\r\n", "")
+    assert not broken
 
 
 def test_local_submission_is_signed_and_never_refused(site: Site, marker: str) -> None:
