@@ -11,6 +11,7 @@ import re
 from authmilter.auth.canonical import relaxed_field
 from authmilter.model import HeaderField, Message
 
+MAX_REWRITTEN = 128 * 1024  # octets of such fields of a message that are looked at; they take up to 0.5 us each
 NAMES = (
     b"from", b"sender", b"reply-to", b"to", b"cc", b"resent-from", b"resent-sender", b"resent-reply-to", b"resent-to",
     b"resent-cc", b"disposition-notification-to",
@@ -22,9 +23,13 @@ _LEXEME = re.compile(rb'"(?:[^"\\]|\\.)*+"?|\\.?|[(),<>]|[^"\\(),<>]++', re.DOTA
 def as_sent(message: Message) -> Message:
     """The message with the fields that Sendmail changes as it will send them; what is known of the body is kept."""
     fields = list(message.fields)
+    room = MAX_REWRITTEN
     for name in NAMES:
         for position in message.index.get(name, ()):
             field = fields[position]
+            room -= len(field.value)
+            if room < 0:
+                break
             rewritten = HeaderField(field.name, b" " + rewrite(field.value))
             if relaxed_field(rewritten) != relaxed_field(field):
                 fields[position] = rewritten

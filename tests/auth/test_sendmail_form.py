@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from authmilter.auth.sendmail_form import as_sent, rewrite
+from authmilter.auth.sendmail_form import MAX_REWRITTEN, as_sent, rewrite
 from authmilter.model import Connection, HeaderField, Message
 
 # What a client writes, and what Sendmail makes of it, but for white space.
@@ -64,6 +64,13 @@ def test_every_field_of_addresses_is_looked_at_and_no_other() -> None:
     message = as_sent(Message(tuple(HeaderField(name, b" a@x.test,b@y.test") for name in names), body_size=7))
     assert [name for name, value in message.fields if b", " in value] == list(names[:6])
     assert message.body_size == 7
+
+
+def test_what_is_too_much_is_left_as_it_is() -> None:
+    listed = HeaderField(b"Cc", b" a@x.test,b@y.test")
+    much = HeaderField(b"To", b" " + b"a@x.test,b" * (MAX_REWRITTEN // 10))
+    sent = as_sent(Message((listed, much, listed))).fields
+    assert sent == (listed, much, listed)
 
 
 @pytest.mark.parametrize("piece", [b'"', b"(", b"<", b"\\", b",", b"a.", b'"a"<', b"(\\", b"\xff\x00 "])
