@@ -68,7 +68,7 @@ def test_every_field_of_addresses_is_looked_at_and_no_other() -> None:
 
 def test_what_is_too_much_is_left_as_it_is() -> None:
     listed = HeaderField(b"Cc", b" a@x.test,b@y.test")
-    much = HeaderField(b"To", b" " + b"a@x.test,b" * (MAX_REWRITTEN // 10))
+    much = HeaderField(b"To", b" " + b"a@x.test,b" * (MAX_REWRITTEN // 10 + 1))
     sent = as_sent(Message((listed, much, listed))).fields
     assert sent == (listed, much, listed)
 
