@@ -11,11 +11,11 @@ from tests.packaging.machine import Machine, require_machine
 from tests.shared import ROOT
 
 
-def build(kind: str, folder: Path, seconds: float = 240.0) -> list[Path]:
-    """`packaging/build KIND`; what it made."""
+def build(kind: str, folder: Path, options: str = "", seconds: float = 240.0) -> list[Path]:
+    """`packaging/build KIND`; what it made.  `options` are for rpmbuild."""
     done = subprocess.run(
         ["nice", ROOT / "packaging/build", kind, folder],
-        capture_output=True, text=True, timeout=seconds, stdin=subprocess.DEVNULL, env=os.environ | {"LC_ALL": "C.UTF-8"},
+        capture_output=True, text=True, timeout=seconds, stdin=subprocess.DEVNULL, env=os.environ | {"LC_ALL": "C.UTF-8", "RPMBUILD_OPTIONS": options},
     )  # fmt: skip
     assert done.returncode == 0, f"{done.stdout[-2000:]}{done.stderr[-6000:]}"
     return sorted(folder.iterdir())

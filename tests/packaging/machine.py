@@ -130,6 +130,10 @@ class Machine:
         """What the command says there, as root; its exit status is `status`, unless that is None."""
         return self._run("mpnuirwC", command, status, text, seconds)
 
+    def run_ours(self, *command: str | Path) -> str:
+        """The same of a program of this machine, which finds the other's files in `folder`/root."""
+        return self._run("mpnui", command, 0, "", 120)
+
     def satisfy(self, relations: str) -> None:
         """Install what a package depends on, in the words of its Depends: the one command that has a network."""
         options = ("-q", "-y", "-o", "Acquire::Retries=3", "--no-install-recommends")
@@ -157,7 +161,9 @@ class Machine:
         """What a unit logged."""
         return self.run("journalctl", "--no-pager", "--output=cat", "--unit", unit)
 
-    def _run(self, namespaces: str, command: Sequence[str], status: int | None, text: str, seconds: float) -> str:
+    def _run(
+        self, namespaces: str, command: Sequence[str | Path], status: int | None, text: str, seconds: float
+    ) -> str:
         words = [f"-{letter}" for letter in namespaces]
         done = subprocess.run(
             ["nsenter", "--target", str(self._first()), *words, "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", *command],

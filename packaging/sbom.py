@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Prints the software bill of materials of an environment, CycloneDX 1.5 as JSON.
 
-packaging/sbom ENVIRONMENT
+packaging/sbom.py ENVIRONMENT
 
 Components are the distributions that pip installed there, and the OpenSSL and libuv that two of them have inside.
 """
@@ -118,4 +118,4 @@ def _purl(one: Distribution) -> str:
 
 if __name__ == "__main__":
     json.dump(bill(Path(sys.argv[1])), sys.stdout, indent=1)
-    print()
+    sys.stdout.write("\n")
