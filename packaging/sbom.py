@@ -82,14 +82,13 @@ def _component(one: Distribution) -> dict[str, Any]:
 def _licence(one: Distribution) -> str:
     """As the distribution words it: an SPDX expression in new ones, else its classifiers, else its first line."""
     fields = one.metadata
-    expression = fields.get("License-Expression")
-    if expression:
-        return str(expression)
+    if "License-Expression" in fields:
+        return fields["License-Expression"]
     classified = [
         text.rpartition(" :: ")[2] for text in fields.get_all("Classifier") or () if text.startswith("License ::")
     ]
-    text: str = fields.get("License") or ""
-    return ", ".join(classified) or text.strip().partition("\n")[0]
+    texts = fields.get_all("License") or [""]
+    return ", ".join(classified) or texts[0].strip().partition("\n")[0]
 
 
 def _needs(one: Distribution) -> set[str]:
