@@ -114,8 +114,10 @@ def upgraded(configured: Machine, deb: Path, tmp_path_factory: pytest.TempPathFa
     """A later version over it."""
     later = repacked(deb, tmp_path_factory.mktemp("later"), "0.1.0-99")
     configured.path("/var/lib/authmilter/kept").write_text("state")
+    earlier = main_pid(configured)
     shutil.copy(later, configured.path("/tmp/later.deb"))
     configured.run("dpkg", "--install", "--force-confold", "/tmp/later.deb", seconds=120)
+    assert main_pid(configured) != earlier
     return configured
 
 
@@ -175,7 +177,7 @@ def test_only_postfix_may_connect(installed: Machine) -> None:
 
 
 def test_modules_are_compiled_at_installation(installed: Machine) -> None:
-    assert any(path.endswith("/authmilter/__pycache__/session.cpython-311.pyc") for path in installed.files())
+    assert any("/site-packages/authmilter/__pycache__/session.cpython-3" in path for path in installed.files())
 
 
 def test_inbound_mail_gets_its_results(installed: Machine) -> None:
@@ -257,6 +259,10 @@ def test_removal_keeps_what_is_the_administrators(removed: Machine) -> None:
     assert removed.path("/var/lib/authmilter/kept").exists()
     assert not removed.path("/usr/lib/authmilter").exists()
     assert removed.run("systemctl", "is-active", "authmilter", status=None).strip() != "active"
+
+
+def test_mail_goes_on_without_it(removed: Machine) -> None:
+    assert "Authentication-Results:" not in send(removed, "192.0.2.25", "alice@sender.example", "without")
 
 
 def test_a_purge_leaves_nothing(purged: Machine, before: set[str]) -> None:
