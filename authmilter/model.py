@@ -111,7 +111,7 @@ class Connection(NamedTuple):
     """Who is at the other end.
 
     `client_ip` is None for local submission and unknown families.  `client_name` is what the MTA verified, "" if
-    nothing; `mta_name` its own name ({j}).  `since` is when it connected, in seconds since 1970.
+    nothing; `mta_name` its own name ({j}), `mta_version` what it is (v).  `since` is when it connected, in seconds since 1970.
     """
 
     client_ip: IPv4Address | IPv6Address | None = None
@@ -120,6 +120,12 @@ class Connection(NamedTuple):
     mta_name: str = ""
     daemon_name: str = ""
     since: float = 0.0
+    mta_version: str = ""
+
+    @property
+    def by_sendmail(self) -> bool:
+        """Is the MTA Sendmail?  It gives no name with its version."""
+        return self.mta_version[:1].isdecimal()
 
 
 class Envelope(NamedTuple):

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from authmilter import eager
 from authmilter.addresses import author, is_from, parse_path, to_ascii_domain
-from authmilter.auth import arc, dkim, dmarc, results_header
+from authmilter.auth import arc, dkim, dmarc, results_header, sendmail_form
 from authmilter.auth.signing import Choice, SigningError
 from authmilter.check import METHODS, Check, Services, When
 from authmilter.clients import NOBODY, Client, reader
@@ -208,6 +208,7 @@ class Session:
             mta_name=_text(macros.get(b"j", b"")),
             daemon_name=_text(macros.get(b"{daemon_name}", b"")),
             since=self.rules.clock(),
+            mta_version=_text(macros.get(b"v", b"")),
         )
         self.tx = self._greeted = Transaction(connection)
         self._dns = self.rules.dns.for_client(client.share)
@@ -728,7 +729,7 @@ class Session:
         if sealer is None or not self._sealing:
             return []
         try:
-            return list(sealer.seal(self._chain, self._arc, self.tx.message, results, self.rules.clock()))
+            return list(sealer.seal(self._chain, self._arc, self._as_sent(), results, self.rules.clock()))
         except SigningError as error:
             log.info("%s: not sealed: %s", self.reference, error)
         except Exception:
@@ -745,7 +746,7 @@ class Session:
         if not choice.keys:
             return [], f"no: {choice.reason}"
         try:
-            edits = self.rules.files.signer.sign(choice, self.tx.message, self.rules.clock())
+            edits = self.rules.files.signer.sign(choice, self._as_sent(), self.rules.clock())
         except SigningError as error:
             return [], f"no: {error}"
         except Exception:
@@ -756,6 +757,11 @@ class Session:
         for key in choice.keys:
             self.rules.observer.signature(key.algorithm, "success")
         return edits, ",".join(f"{key.selector}/{choice.domain}/{key.algorithm}" for key in choice.keys)
+
+    def _as_sent(self) -> Message:
+        """The message that a signature of ours will be held against."""
+        message = self.tx.message
+        return sendmail_form.as_sent(message) if self.tx.connection.by_sendmail else message
 
     def _settle(self, ruling: Ruling, stage: Stage, authentication_results: str, signed: str) -> Ruling:
         """The transaction has its final verdict: log and count it; without `enforce` it is accepted all the same."""

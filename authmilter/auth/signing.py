@@ -24,6 +24,9 @@ MIN_RSA_BITS = 1024  # RFC 8301 section 3.2: signers MUST use 1024 at least
 GOOD_RSA_BITS = 2048  # and SHOULD use 2048 at least
 _FIELD = "DKIM-Signature"
 _LINE = 70  # octets after the TAB, which counts as 8 columns: 78 in all (RFC 5322 section 2.1.1)
+# Where a message comes without them, servers behind us add these (RFC 6409 sections 8.2 and 8.3); Sendmail does so itself,
+# after it has shown us the message.
+_ADDED_LATER = frozenset((b"date", b"message-id"))
 _FIELD_NAME = bytes(c for c in range(33, 127) if c not in b":;")  # RFC 5322 section 3.6.8; ";" would end h=
 
 # Names of fields to sign: as written in h=, in lower case, and whether it is listed once more than it is there.
@@ -217,7 +220,8 @@ def signed_fields(wanted: FieldNames, message: Message) -> tuple[list[str], list
         for position in reversed(index.get(key, ())):
             names.append(name)
             fields.append(message.fields[position])
-        if oversigned:  # RFC 6376 section 5.4: a name listed once more than it is there keeps further fields out
+        # RFC 6376 section 5.4: a name listed once more than it is there keeps further fields out.
+        if oversigned and (key in index or key not in _ADDED_LATER):
             names.append(name)
     if len(names) > MAX_SIGNED_FIELDS:
         raise SigningError(f"over {MAX_SIGNED_FIELDS} header fields to sign")

@@ -50,8 +50,8 @@ class Access:
 
     A client that is refused or deferred hears so in place of the greeting, even if a user would have logged in next, and
     under the preset observe too.  Postfix puts it in words of its own, `554 HOST ESMTP not accepting connections` and
-    `421 HOST Service unavailable - try again later`; ours are in its log.  Clients in [networks] internal and
-    trusted_relays are not looked up.
+    `421 HOST Service unavailable - try again later`; ours are in its log.  So does Sendmail, `554 HOST ESMTP not accepting
+    messages` and `421 4.7.0 HOST closing connection`.  Clients in [networks] internal and trusted_relays are not looked up.
     """
 
     accept: Names = option((), "Clients whose mail is accepted, whatever else is found.", each=client)

@@ -80,6 +80,13 @@ def _parse(words: Sequence[str], verb: str | None) -> tuple[argparse.ArgumentPar
     return parser, parser.parse_args(words)
 
 
+def parser_of(verb: str) -> argparse.ArgumentParser:
+    """With the options of that verb alone, for its manual page."""
+    parser = _Parser(prog=f"authmilter {verb}")
+    _module(verb).arguments(parser)
+    return parser
+
+
 def _module(verb: str) -> Any:
     return importlib.import_module(f"authmilter.cli.{verb.replace('-', '_')}")
 

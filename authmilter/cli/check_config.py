@@ -9,6 +9,7 @@ from authmilter.errors import ConfigError
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """It has none of its own."""
+    parser.epilog = "Exit status: 0 there is no problem, or only warnings, 78 there are some."
 
 
 def run(args: argparse.Namespace) -> int:

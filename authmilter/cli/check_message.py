@@ -35,6 +35,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
     parser.add_argument("--reference", action="store_true", help="ask pyspf, dkimpy and authres for a second opinion")
     parser.add_argument("file", metavar="FILE", nargs="?", help="the message; - is standard input")
+    parser.epilog = (
+        "Exit status: 0 neither of these, 1 the message would be refused, 75 deferred, 65 it can't be read, "
+        "78 the configuration can't be used."
+    )
 
 
 def run(args: argparse.Namespace) -> int:

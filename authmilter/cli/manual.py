@@ -1,9 +1,13 @@
-"""`authmilter manual`: authmilter.conf(5), the sample configuration, and the truth table of the presets."""
+"""`authmilter manual`: the manual pages, the sample configuration, and the truth table of the presets."""
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from authmilter import truthtable
+from authmilter.cli import pages
+from authmilter.cli.__main__ import VERBS, parser_of
 from authmilter.config.manual import render_manual, render_sample
 from authmilter.errors import StartError
 
@@ -13,7 +17,18 @@ def page() -> str:
     return render_manual([("Outcomes", truthtable.plain())])
 
 
-FILES = {"authmilter.conf.5": page, "authmilter.ini.sample": render_sample, "truth-table.md": truthtable.markdown}
+def verb_page(verb: str) -> str:
+    """authmilter-VERB(1)."""
+    return pages.verb_page(verb, VERBS[verb], parser_of(verb))
+
+
+FILES: dict[str, Callable[[], str]] = {
+    "authmilter.conf.5": page,
+    "authmilter.8": partial(pages.daemon_page, VERBS),
+    **{f"authmilter-{verb}.1": partial(verb_page, verb) for verb in VERBS if verb != "run"},
+    "authmilter.ini.sample": render_sample,
+    "truth-table.md": truthtable.markdown,
+}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +38,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--man", action="store_true", help="print authmilter.conf(5) in mdoc(7), for man(1): the default"
     )
     which.add_argument("--sample", action="store_true", help="print the sample configuration")
-    which.add_argument("--write", metavar="DIR", type=Path, help=f"write into DIR: {', '.join(FILES)}")
+    which.add_argument(
+        "--write",
+        metavar="DIR",
+        type=Path,
+        help="write all manual pages, the sample configuration and the table of outcomes into DIR",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -4,13 +4,13 @@ Both are committed under ``packaging/``; a test makes them again and compares.
 """
 
 import inspect
-import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, get_type_hints
+from typing import NamedTuple, get_type_hints
 
 from authmilter.check import DERIVED, Check, all_checks
 from authmilter.config.ini import DEFAULT_PATH, NAMED_SECTIONS, SECTIONS, check_sections
+from authmilter.config.mdoc import escape, is_table, literal, paragraphs, quoted, sentences, tagged, words
 from authmilter.config.option import Option, options_of
 from authmilter.config.schema import Config, Weight
 from authmilter.policy import PRESETS
@@ -104,23 +104,23 @@ def _symbols() -> Iterator[str]:
     shared: list[tuple[str, list[str]]] = []
     for check in all_checks():
         if check.meanings:
-            yield from _tagged(shared)
+            yield from tagged(shared)
             shared = []
-            yield from (".Pp", f".Sy {check.name} :", *_sentences(check.help))
-            yield from _tagged(
-                (f"Cm {symbol}", [*_sentences(f"{meaning}  Default: {_default(check, symbol)}.")])
+            yield from (".Pp", f".Sy {check.name} :", *sentences(check.help))
+            yield from tagged(
+                (f"Cm {symbol}", [*sentences(f"{meaning}  Default: {_default(check, symbol)}.")])
                 for symbol, meaning in check.meanings.items()
             )
         elif check.scores:
             name = "" if check.name in check.scores else f"  The check is called {check.name}."
-            text = [*_sentences(f"{check.help}  {_defaults(check)}{name}")]
+            text = [*sentences(f"{check.help}  {_defaults(check)}{name}")]
             shared.append((f"Cm {' , '.join(check.scores)}", text))
     derived = [
-        (f"Cm {symbol}", [*_sentences(f"{meaning}  Default: {_of_presets(symbol)}.")])
+        (f"Cm {symbol}", [*sentences(f"{meaning}  Default: {_of_presets(symbol)}.")])
         for symbol, meaning in DERIVED.items()
     ]
-    yield from _tagged([*shared, *derived])
-    yield from (".Pp", *_sentences(_results()))
+    yield from tagged([*shared, *derived])
+    yield from (".Pp", *sentences(_results()))
 
 
 def _defaults(check: Check) -> str:
@@ -173,7 +173,7 @@ def render_sample() -> str:
 def _remark(text: str) -> Iterator[str]:
     for paragraph in text.split("\n\n"):
         lines = paragraph.split("\n")
-        if not _is_table(lines):
+        if not is_table(lines):
             lines = textwrap.wrap(paragraph, _WIDTH - 2, break_on_hyphens=False)
         yield from (f"# {line}" for line in lines)
 
@@ -198,100 +198,45 @@ def render_manual(extra: Sequence[tuple[str, str]] = ()) -> str:
         ".Nm authmilter.conf",
         ".Nd configuration of the authmilter mail filter",
         ".Sh DESCRIPTION",
-        *_paragraphs(_FORMAT),
+        *paragraphs(_FORMAT),
         ".Pp",
         "Values are of these kinds:",
-        *_tagged((f"Ar {_words(form)}", [*_sentences(meaning)]) for form, meaning in _KINDS),
+        *tagged((f"Ar {words(form)}", [*sentences(meaning)]) for form, meaning in _KINDS),
     ]
     for title, introduction, options in _chapters():
-        lines += [f".Ss [{_escape(title)}]\\&", *_paragraphs(introduction)]
+        lines += [f".Ss [{escape(title)}]\\&", *paragraphs(introduction)]
         if title == "scores":
             lines += _symbols()
-        lines += _tagged((f"Cm {name} No = Ar {_words(o.kind.form)}", [*_entry(o)]) for name, o in options.items())
+        lines += tagged((f"Cm {name} No = Ar {words(o.kind.form)}", [*_entry(o)]) for name, o in options.items())
     for title, text in extra:
-        lines += [f".Sh {_escape(title.upper())}", *_paragraphs(text)]
+        lines += [f".Sh {escape(title.upper())}", *paragraphs(text)]
     lines += [
         ".Sh FILES",
-        *_tagged(
+        *tagged(
             [(f"Pa {DEFAULT_PATH}", ["Read unless", ".Fl c", "names another file; without it the defaults hold."])]
         ),
         ".Sh EXAMPLES",
         "A first configuration:",
-        *_literal(_EXAMPLE.split("\n")),
+        *literal(_EXAMPLE.split("\n")),
         ".Sh SEE ALSO",
-        ".Xr postconf 5",
+        ".Xr postconf 5 ,",
+        ".Xr authmilter 8",
         ".Sh STANDARDS",
-        *_sentences("RFC 6376, 7208, 7372, 8301, 8463, 8601, 8616, 8617, 9989."),
+        *sentences("RFC 6376, 7208, 7372, 8301, 8463, 8601, 8616, 8617, 9989."),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _tagged(entries: Any) -> list[str]:
-    body = [line for tag, text in entries for line in (f".It {tag}", *text)]
-    return [".Bl -tag -width Ds", *body, ".El"] if body else []
-
-
 def _entry(option: Option) -> Iterator[str]:
-    yield from _sentences(option.help)
+    yield from sentences(option.help)
     limits = [
         f"{word} {option.write(limit)}"
         for word, limit in (("at least", option.at_least), ("at most", option.at_most))
         if limit is not None
     ]
     if limits:
-        yield from _sentences(f"A{' and '.join(limits)[1:]}.")
+        yield from sentences(f"A{' and '.join(limits)[1:]}.")
     default = option.write(option.default)
-    yield from ["Default:", f'.Ql "\\&{_quoted(default)}\\&" .'] if default else ["Default: empty."]
+    yield from ["Default:", f'.Ql "\\&{quoted(default)}\\&" .'] if default else ["Default: empty."]
     if not option.reload:
         yield "A change needs a restart."
-
-
-def _paragraphs(text: str) -> Iterator[str]:
-    for number, paragraph in enumerate(text.strip("\n").split("\n\n")):
-        lines = paragraph.split("\n")
-        if _is_table(lines):
-            yield from _literal([line[4:] for line in lines])
-        else:
-            if number:
-                yield ".Pp"
-            yield from _sentences(paragraph)
-
-
-def _is_table(lines: Sequence[str]) -> bool:
-    """Are these lines of a paragraph set as they stand?"""
-    return all(line.startswith("    ") for line in lines)
-
-
-def _literal(lines: Sequence[str]) -> list[str]:
-    return [".Bd -literal -offset indent", *(_escape(line) for line in lines), ".Ed"]
-
-
-def _sentences(text: str) -> Iterator[str]:
-    """A line for each sentence, so that the formatter puts the right space between them."""
-    for sentence in re.split(r"(?<=[.!?]) +(?=[A-Z])", " ".join(text.split())):
-        # Escaped as a whole, since a quotation may go over the end of a line.
-        for line in textwrap.wrap(_escape(sentence), 78, break_long_words=False, break_on_hyphens=False):
-            yield _no_request(line)
-
-
-def _words(form: str) -> str:
-    """Arguments of a macro, where a lone bar is a delimiter."""
-    return " ".join("|" if word == "|" else _quoted(word) for word in form.split())
-
-
-def _quoted(text: str) -> str:
-    return _escape(text).replace('"', "\\(dq")
-
-
-_ROFF = {"\\": "\\e", "'": "\\(aq", "^": "\\(ha", "~": "\\(ti"}
-
-
-def _escape(text: str) -> str:
-    text = "".join(_ROFF.get(c, c if c.isascii() else f"\\[u{ord(c):04X}]") for c in text)
-    text = re.sub(r"`([^`]*)`", r"\\(oq\1\\(cq", text).replace("`", "\\(ga")
-    text = re.sub(r"(?<!\w)-", r"\\-", text)  # an option or a sign, not a hyphen
-    return _no_request(text)
-
-
-def _no_request(line: str) -> str:
-    return f"\\&{line}" if line.startswith(".") else line

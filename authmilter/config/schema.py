@@ -430,7 +430,8 @@ class Sign:
             "From", "Sender", "Reply-To", "Subject", "Date", "Message-ID", "To", "Cc", "MIME-Version", "Content-Type",
             "Content-Transfer-Encoding", "In-Reply-To", "References", "List-Unsubscribe", "List-Unsubscribe-Post",
         ),
-        "Fields that are signed once more than they are there, so that none can be added (RFC 6376 section 8.15).",
+        "Fields that are signed once more than they are there, so that none can be added (RFC 6376 section 8.15).  A message "
+        "without Date or Message-ID may still get them: mail servers add what is missing.",
         each=endpoint.field_name,
     )  # fmt: skip
     expire: Seconds = option(Seconds(0.0), "Signatures expire after this (x=); 0: never.", at_least=0)

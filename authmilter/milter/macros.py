@@ -11,6 +11,7 @@ from typing import Any, Final
 # negotiation (SMFIM_*) and the names.
 #
 #   j               the MTA's own name: the default authserv-id
+#   v               its version: digits from Sendmail, "Postfix" and digits from Postfix
 #   {client_addr}   address of the SMTP client; with "IPv6:" before an IPv6 address in some stages and MTAs
 #   {client_name}   its verified host name, or "unknown" (Postfix), "[address]" (Sendmail)
 #   {client_ptr}    its host name by reverse lookup alone
@@ -22,7 +23,7 @@ from typing import Any, Final
 #   {mail_addr}, {rcpt_addr}  reverse-path and forward-path after the MTA's own rewriting
 #   i               queue id: Sendmail has it at MAIL, Postfix after the first accepted RCPT
 WANTED: Final[Mapping[int, tuple[int, bytes]]] = {
-    ord("C"): (0, b"j {client_addr} {client_name} {client_ptr} {client_port} {daemon_name}"),
+    ord("C"): (0, b"j v {client_addr} {client_name} {client_ptr} {client_port} {daemon_name}"),
     ord("H"): (1, b"{tls_version} {cipher}"),
     ord("M"): (2, b"{auth_authen} {auth_type} {mail_addr} i"),
     ord("R"): (3, b"{rcpt_addr} i"),

@@ -1,6 +1,7 @@
 """Signing: which section signs, what is signed, and that others can verify it."""
 
 import random
+import re
 from base64 import b64encode
 from pathlib import Path
 
@@ -179,6 +180,19 @@ async def test_no_oversigned_field_can_be_added(keys: dict[str, FilePath], name:
     signed = apply(sign(signer(keys), MESSAGE), MESSAGE)
     for raw in (name + b": forged\r\n" + signed, signed.replace(b"\r\nDate:", b"\r\n" + name + b": x\r\nDate:")):
         assert {r.reason for r in await check(raw, zone())} == {"header has changed"}
+
+
+@pytest.mark.parametrize("name", [b"Date", b"Message-ID"])
+async def test_what_mail_servers_add_where_it_is_missing_can_still_be_added_then(
+    keys: dict[str, FilePath], name: bytes
+) -> None:
+    """RFC 6409 sections 8.2 and 8.3; Sendmail does so after it has shown us the message."""
+    without = re.sub(rb"(?m)^" + name + rb":.*\r\n", b"", MESSAGE)
+    signed = apply(sign(signer(keys), without), without)
+    assert {r.result for r in await check(name + b": added\r\n" + signed, zone())} == {Result.PASS}
+    whole = name + b": given\r\n" + without
+    signed = apply(sign(signer(keys), whole), whole)
+    assert {r.reason for r in await check(name + b": second\r\n" + signed, zone())} == {"header has changed"}
 
 
 @pytest.mark.parametrize("domain", ["example.org", "a-long-name." * 12 + "example.org"])

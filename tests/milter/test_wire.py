@@ -361,4 +361,4 @@ def test_the_macros_that_we_want_are_asked_for_by_stage() -> None:
         lists[int.from_bytes(data[:4], "big")] = names
         data = rest
     assert set(lists) == {0, 1, 2, 3, 5, 6}
-    assert lists[0] == b"j {client_addr} {client_name} {client_ptr} {client_port} {daemon_name}"
+    assert lists[0] == b"j v {client_addr} {client_name} {client_ptr} {client_port} {daemon_name}"

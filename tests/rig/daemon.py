@@ -55,7 +55,7 @@ class Daemon:
         self.folder.chmod(0o755)  # Postfix and a daemon that dropped its rights pass through
         self.port = free_port()
         self.metrics_port = free_port()
-        self.unix_path = self.folder / "milter.sock"
+        self.unix_path = self.folder / "authmilter.sock"  # as in /run/authmilter
         self.file = self.folder / "authmilter.ini"
         self.log_file = self.folder / "log"
         self.notified: list[str] = []  # every line of sd_notify so far

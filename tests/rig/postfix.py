@@ -103,7 +103,7 @@ class Client(smtplib.SMTP):
 class Postfix:
     """A running Postfix behind `milters` (as in main.cf), that delivers everything to `sink_port`.
 
-    `settings` go to the end of main.cf.  Use it as a context manager; `port` is where smtpd listens.
+    `settings` go to the end of main.cf, as they are when it starts.  Use it as a context manager; `port` is where smtpd listens.
     """
 
     def __init__(self, milters: Sequence[str], sink_port: int, settings: Mapping[str, str] | None = None) -> None:
@@ -111,7 +111,7 @@ class Postfix:
         self.folder = Path()  # while it runs
         self._milters = " ".join(milters)
         self._sink_port = sink_port
-        self._settings = dict(settings or {})
+        self.settings = dict(settings or {})
 
     def __enter__(self) -> Self:
         require_rig()
@@ -245,7 +245,7 @@ class Postfix:
             "milter_connect_timeout": "3s",
             "milter_command_timeout": "5s",
             "milter_content_timeout": "10s",
-        } | self._settings
+        } | self.settings
         main = etc / "main.cf"
         main.write_text("".join(f"{key} = {value}\n" for key, value in settings.items()))
         services = []
