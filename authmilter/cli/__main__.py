@@ -26,6 +26,8 @@ VERBS = {
     "learn": "teach the classifier what spam and good mail look like",
     "evaluate": "measure on stored mail how well spam is told from good mail",
     "state": "list, release, forget or export what is kept across messages",
+    "backup": "write configuration, keys and state into one file while the daemon runs",
+    "restore": "put back what a backup holds, once all of it is verified",
     "manual": "print authmilter.conf(5) or the sample configuration",
 }
 
