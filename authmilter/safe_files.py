@@ -62,14 +62,15 @@ class Place(NamedTuple):
         return handle
 
 
-def locate(path: Path, make: bool = False) -> Place:
-    """Go to the folder of that absolute path, link by link; with `make`, folders that are missing are made, mode 0755.
+def locate(path: Path, *, make: bool = False, follow: bool = True) -> Place:
+    """Go to the folder of that path, link by link.
 
+    With `make`, folders that are missing are made, with mode 0755.  Without `follow`, the last name may be that of a link.
     Raises OSError, UnsafeError among them.
     """
     walk = _Walk(Path(os.path.abspath(path)))
     try:
-        return walk.to_its_end(make)
+        return walk.to_its_end(make, follow)
     except BaseException as error:
         os.close(walk.folder)
         if isinstance(error, OSError) and not isinstance(error, UnsafeError):
@@ -87,12 +88,12 @@ class _Walk:
         self._at = Path("/")
         self.folder = os.open("/", _FOLDER)
 
-    def to_its_end(self, make: bool) -> Place:
+    def to_its_end(self, make: bool, follow: bool) -> Place:
         """The folder is the caller's then."""
         while self._parts:
             part = self._parts.popleft()
             status = self._look(part)
-            if status is not None and stat.S_ISLNK(status.st_mode):
+            if status is not None and stat.S_ISLNK(status.st_mode) and (follow or self._parts):
                 self._follow(part, status)
             elif self._parts:
                 if status is None and make:

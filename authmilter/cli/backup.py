@@ -238,7 +238,7 @@ def _write(target: str, manifest: Manifest, contents: list[Path]) -> int:
         write(counter, manifest, contents)  # type: ignore[arg-type]  # gzip only writes
         sys.stdout.buffer.flush()
         return counter.size
-    with locate(Path(target)) as place:
+    with locate(Path(target), follow=False) as place:
         status = place.status()
         if status is not None and not stat.S_ISREG(status.st_mode):
             raise UnsafeError(place.path, "is there, and is no regular file")
