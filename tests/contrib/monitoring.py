@@ -51,7 +51,7 @@ def visited_daemon(
     changes: Configuration | None = None, *, settings: Configuration = SETTINGS, family: str = "inet"
 ) -> Iterator[Daemon]:
     """A daemon with those settings, to whom everybody came once."""
-    with DNSServer({**zone(), **RECORDS}) as dns:
+    with DNSServer({**zone(), **RECORDS}, {"broken.example": "servfail"}) as dns:
         whole: dict[str, dict[str, object]] = {"dns": {"nameservers": dns.address}}
         for section, options in [*settings.items(), *(changes or {}).items()]:
             whole[section] = {**whole.get(section, {}), **options}
@@ -61,7 +61,8 @@ def visited_daemon(
 
 
 def visit(daemon: Daemon) -> None:
-    """Mail of every kind: good, forged, from a listed host, to a trap, refused at connect, and of our own."""
+    """Mail of every kind: good, forged, from a listed host, to a trap, refused at connect, of a domain whose servers fail,
+    and of our own."""
     for address, helo, sender, recipient in (
         (GOOD, b"mail.good.example", b"a@good.example", b"<u@test>"),
         (GOOD, ODD_HELO, b"a@good.example", b"<u@test>"),
@@ -69,6 +70,7 @@ def visit(daemon: Daemon) -> None:
         (LISTED, b"mx.example", b"b@strict.example", b"<u@test>"),
         (TRAPPED, b"mx.example", b"b@strict.example", b"<trap@test>"),
         (REFUSED, b"mx.example", b"b@strict.example", b"<u@test>"),
+        (GOOD, b"mail.good.example", b"a@broken.example", b"<u@test>"),
         (b"127.0.0.1", b"localhost", b"me@sender.example", b"<u@elsewhere.example>"),
     ):
         where = f"unix:{daemon.unix_path}" if daemon.family == "unix" else f"inet:{daemon.port}@127.0.0.1"

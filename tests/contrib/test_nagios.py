@@ -101,7 +101,7 @@ def test_increases_are_counted_from_check_to_check(daemon: Daemon, tmp_path: Pat
     assert "is 0 since the last check" in check(*args)[1]
     visit(daemon)
     status, text, _ = check(*args)
-    assert (status, "is 6 since the last check" in text) == (1, True), text
+    assert (status, "is 7 since the last check" in text) == (1, True), text
     assert check(*args)[0] == 0
     assert json.loads((tmp_path / "state").read_text())["authmilter_messages_total"] > 0
     # A daemon that was started anew counts from 0.
