@@ -1,7 +1,8 @@
 """Files and folders opened by their names, such that nobody with fewer rights can lead us to another file.
 
 Who owns a folder may put links into it, or another name of a file that is not his.  So links are followed only if they
-are root's or ours, in a folder that is root's or ours; and what lies in the folder of anybody else must be his.
+are root's or ours, in a folder that is root's or ours; and what lies in the folder of anybody else must be his, or a file of
+root's that has no other name.
 """
 
 import os
@@ -140,9 +141,11 @@ class _Walk:
 def _check_file(path: Path, folder: os.stat_result, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise UnsafeError(path, "is no regular file")
-    _check_owner(path, folder, status)
-    if status.st_nlink > 1 and (folder.st_uid not in _trusted() or folder.st_mode & stat.S_IWOTH):
+    may_be_chosen = folder.st_uid not in _trusted() or folder.st_mode & stat.S_IWOTH
+    if may_be_chosen and status.st_nlink > 1:
         raise UnsafeError(path, "has another name, which others may have given to it")
+    if status.st_uid not in _trusted():  # root's, with one name, was put there by root
+        _check_owner(path, folder, status)
 
 
 def _check_owner(path: Path, folder: os.stat_result, status: os.stat_result) -> None:

@@ -6,6 +6,7 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import socket
 import sqlite3
 import stat
@@ -16,6 +17,7 @@ from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from typing import NoReturn
 
 from authmilter import __version__
 from authmilter.backup_archive import CHUNK, Entry, Kind, Manifest, Owner, write
@@ -99,11 +101,18 @@ def staging(beside: Path | None) -> Iterator[Path]:
     """A folder that nobody else can enter, for a while: beside what is written, else where large files may be."""
     if beside is None:
         beside = Path(os.environ.get("TMPDIR") or ("/var/tmp" if os.path.isdir("/var/tmp") else tempfile.gettempdir()))  # noqa: S108
+    # There are keys in it: whoever ends us must not leave it behind, nor half of a change.
+    before = signal.signal(signal.SIGTERM, _end)
     folder = Path(tempfile.mkdtemp(prefix=".authmilter-", dir=os.path.abspath(beside)))
     try:
         yield folder
     finally:
         shutil.rmtree(folder)
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end(number: int, _: object) -> NoReturn:
+    sys.exit(128 + number)
 
 
 def classifier_places(table_path: Path) -> dict[Kind, Path]:

@@ -94,8 +94,8 @@ def _restore(args: argparse.Namespace, reader: Reader) -> int:
     with staging(None) as folder:
         items = _stage(reader, folder)
         config = _configuration(args.config, items)
-        _place(config, args.config, items)
         _check(config, args.config, items)
+        _place(config, args.config, items)
         for item in items:
             item.deed = _deed(item)
         shown = [(item.deed, str(item.entry.kind), escaped(str(item.goal))) for item in items]
@@ -205,37 +205,47 @@ def _text_of(item: _Item) -> str:
         raise ConfigError([f"{escaped(item.entry.path)}: is not UTF-8"]) from None
 
 
-def _place(config: Config, option: str | None, items: Sequence[_Item]) -> None:
+def _place(config: Config, option: str | None, items: list[_Item]) -> None:
     """Find out where each file belongs; raises ArchiveError."""
-    named = {file.path for file in named_files(config)}
     places: dict[Kind, Path] = {Kind.CONFIGURATION: Path(_target(option))}
     places |= classifier_places(Path(config.of(Classifier).table or state_directory() / table.FILE_NAME))
     if state := sqlite_path(config.store.url):
         places[Kind.STATE] = state
     for item in items:
         kind, path = item.entry.kind, item.entry.path
-        if kind is Kind.FILE and path in named:
-            item.goal = Path(os.path.abspath(path))
-        elif kind in places:
-            item.goal = Path(os.path.abspath(places[kind]))
-        else:
-            raise ArchiveError(f"{path!r} is in it, but its configuration does not name it")
-    lacking = named - {item.entry.path for item in items if item.entry.kind is Kind.FILE}
-    if lacking:
-        raise ArchiveError(f"its configuration names {min(lacking)!r}, which is not in it")
-    if len({item.goal for item in items}) != len(items):
-        raise ArchiveError("two files of it have the same place")
+        if kind is not Kind.FILE and kind not in places:
+            raise ArchiveError(f"{path!r} is in it, but its configuration has no place for it")
+        item.goal = Path(os.path.abspath(path if kind is Kind.FILE else places[kind]))
+        with suppress(FileNotFoundError), locate(item.goal) as found:
+            item.goal = found.path  # where links of root's lead
+    _merge(items)
+
+
+def _merge(items: list[_Item]) -> None:
+    """A file may have been named in several ways."""
+    seen: dict[Path, Entry] = {}
+    for item in list(items):
+        other = seen.setdefault(item.goal, item.entry)
+        if other is item.entry:
+            continue
+        if (other.kind, other.sha256) != (item.entry.kind, item.entry.sha256):
+            raise ArchiveError("two files of it have the same place")
+        items.remove(item)
 
 
 def _check(config: Config, option: str | None, items: Sequence[_Item]) -> None:
     """As `check-config` does, with the files of the backup; raises ConfigError and StartError."""
     staged = {item.entry.path: str(item.staged) for item in items if item.entry.kind is Kind.FILE}
+    named = {file.path for file in named_files(config)}
+    if staged.keys() != named:
+        raise ArchiveError(f"{min(staged.keys() ^ named)!r} is not both in it and named by its configuration")
     report = Report(escaped(_target(option)))
     for item in items:
         if item.entry.kind is Kind.CONFIGURATION:
             origins = ini.load_with_origins(_target(option), _text_of(item), check_files=False).origins
             report.lines |= {place: origin.line for place, origin in origins.items()}
-        _account(item.entry.owner)
+        for owner in (item.entry.owner, item.entry.folder):
+            _account(owner)
     crosscheck(with_files(config, staged.__getitem__), report, check_files=True)
     try:
         report.raise_errors()
@@ -303,7 +313,7 @@ class _Change:
     """All files get their new content, or none does."""
 
     def __init__(self) -> None:
-        self._suffix = f".before-restore-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+        self._suffix = f".before-restore-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
         self._undo: list[Callable[[], None]] = []
         self._kept: list[Path] = []
 
