@@ -63,7 +63,8 @@ def configuration(text: str) -> dict[str, dict[str, object]]:
     """Lines of authmilter.ini."""
     parser = configparser.ConfigParser(interpolation=None)
     parser.read_string(text)
-    return {name: dict(parser[name]) for name in parser.sections()}
+    # Lines that continue a value lose their indentation when read.
+    return {n: {option: v.replace("\n", "\n\t") for option, v in parser[n].items()} for n in parser.sections()}
 
 
 def merged(*parts: Configuration) -> dict[str, dict[str, object]]:
