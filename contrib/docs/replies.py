@@ -25,7 +25,7 @@ from authmilter.replies import reply_for
 from authmilter.verdict import Action, Reply
 
 PRESETS = ("observe", "balanced", "strict")
-REFERENCE = "k3v9x2ab"
+REFERENCE = "am-20d2c19bee"
 
 
 class Entry(NamedTuple):
@@ -710,7 +710,7 @@ def page() -> str:
                "here the client is 192.0.2.7 and the sender alice@sender.example."),
         "",
         *_wrap("", "A reply beginning with 4 refuses for now, one beginning with 5 for good.  With `[policy] enforce = no` "
-               "none of those for inbound mail is given.  What a preset does by itself is said at each reply, provided that "
+               "none of them is given, but for `Too busy`.  What a preset does by itself is said at each reply, provided that "
                "the check is on; `[scores]` changes any of it.  Where we refuse a connection, Postfix and Sendmail greet with "
                "words of their own, `554 HOST ESMTP not accepting connections` or `421 HOST Service unavailable - try again later` "
                "for instance; ours are in the log."),
