@@ -42,7 +42,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file", metavar="FILE|-", help="the backup to write, readable by its owner alone; - is standard output"
     )
-    parser.add_argument("-q", "--quiet", action="store_true", help="say nothing unless something is wrong")
+    parser.add_argument("--quiet", action="store_true", help="say nothing unless something is wrong")
     parser.epilog = (
         "In it are the configuration, the files that it names (keys, passwords, certificates, maps), the state if that is in "
         "SQLite, and what the classifier learned.  The daemon may run meanwhile.  Not in it: state on a Redis server or in "

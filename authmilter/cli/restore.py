@@ -60,7 +60,7 @@ class _Item:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this verb."""
     parser.add_argument("file", metavar="FILE|-", help="a backup that `authmilter backup` wrote; - is standard input")
-    parser.add_argument("-n", "--dry-run", action="store_true", help="verify all of it and say what would be done")
+    parser.add_argument("--dry-run", action="store_true", help="verify all of it and say what would be done")
     parser.add_argument(
         "--force", action="store_true", help="replace files that are there, and keep these beside the new ones"
     )

@@ -88,7 +88,7 @@ class Site:
         return status, *self._capsys.readouterr()
 
     def saved(self) -> bytes:
-        assert self.run("backup", "-q", self.backup) == (0, "", "")
+        assert self.run("backup", "--quiet", self.backup) == (0, "", "")
         return self.backup.read_bytes()
 
     def wipe(self) -> None:
@@ -580,6 +580,65 @@ def test_who_is_ended_leaves_no_copies_of_keys(site: Site) -> None:
             base.rollback()
             assert process.wait(20) == 143
     assert sorted(path.name for path in site.folder.iterdir()) == ["etc", "state"]
+
+
+AS_NOBODY = """
+import os, sys
+import authmilter.cli.restore, authmilter.files  # what nobody may not be able to read
+from authmilter.cli.__main__ import main
+from authmilter.config import ini
+ini.load(None, b"#".decode("utf-8-sig"))
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+sys.exit(main(["-c", *sys.argv[1:]]))
+"""
+
+
+def as_nobody(site: Site, *words: object) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [sys.executable, "-c", AS_NOBODY, str(site.ini), *map(str, words)], cwd=ROOT, capture_output=True, text=True
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def all_to(site: Site, owner: int) -> None:
+    for path in [site.folder, *site.folder.rglob("*")]:
+        os.chown(path, owner, owner)
+
+
+@needs_root
+def test_the_owner_of_all_needs_not_be_root(site: Site) -> None:
+    all_to(site, NOBODY)
+    before = site.tree()
+    assert as_nobody(site, "backup", "--quiet", site.backup) == (0, "", "")
+    shutil.rmtree(site.state)
+    site.key.unlink()
+    status, out, err = as_nobody(site, "restore", site.backup)
+    assert (status, err) == (0, "")
+    assert "takes root" not in out
+    os.chown(site.state, NOBODY, NOBODY)
+    assert site.tree() == before
+
+
+@needs_root
+def test_files_of_others_become_those_of_whoever_restores_them(site: Site) -> None:
+    site.saved()
+    site.wipe()
+    all_to(site, NOBODY)
+    status, out, _ = as_nobody(site, "restore", site.backup)
+    assert status == 0
+    assert "authmilter restore: " not in out
+    assert "owners are not as they were: that takes root" in out
+    assert site.key.stat().st_uid == NOBODY
+
+
+@needs_root
+def test_what_may_not_be_read_is_named(site: Site) -> None:
+    all_to(site, NOBODY)
+    os.chown(site.password, 0, 0)
+    status, _, err = as_nobody(site, "backup", site.backup)
+    assert status == 69
+    assert f"{site.password}: permission denied: run this as root" in err
+    assert not site.backup.exists()
 
 
 # -- a daemon that runs ---------------------------------------------------------------------------------------------------
