@@ -22,9 +22,12 @@ VERBS = {
     "show-config": "show the configuration in force, and where each value was set",
     "check-message": "show what would become of one message",
     "status": "show how the running daemon does",
+    "logs": "sum up the log: messages, verdicts, symbols, who was refused",
     "learn": "teach the classifier what spam and good mail look like",
     "evaluate": "measure on stored mail how well spam is told from good mail",
     "state": "list, release, forget or export what is kept across messages",
+    "backup": "write configuration, keys and state into one file while the daemon runs",
+    "restore": "put back what a backup holds, once all of it is verified",
     "manual": "print authmilter.conf(5) or the sample configuration",
 }
 

@@ -94,7 +94,7 @@ class Machine:
     def __enter__(self) -> Self:
         release, sources = _sources()
         self._sources.write_text(sources)
-        group = f"authmilter-test-{os.getpid()}"
+        group = self.folder.name  # that no other has
         arguments = (self.folder, release, self._sources, group, PACKAGES, _BOOT)
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(

@@ -1,0 +1,235 @@
+"""check_authmilter against a daemon that is well, one that is not, and what is no daemon at all."""
+
+import json
+import os
+import re
+import shlex
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.contrib.monitoring import CONTRIB, visit, visited_daemon
+from tests.rig.daemon import Daemon
+from tests.rig.sockets import free_port
+
+PLUGIN = CONTRIB / "nagios" / "check_authmilter"
+PERFDATA = re.compile(r"'[^'|]+'=-?[\d.]+[a-z]*(;[\d.:@~-]*){0,4}")
+
+
+@pytest.fixture(scope="module", params=["unix", "inet"])
+def daemon(request: pytest.FixtureRequest) -> Iterator[Daemon]:
+    """Whom everybody visited."""
+    with visited_daemon(family=request.param) as running:
+        yield running
+
+
+def check(*args: str | Path) -> tuple[int, str, dict[str, str]]:
+    """Exit status, text and performance data of the plugin; it says one line whatever happens."""
+    done = subprocess.run(["/usr/bin/env", "python3", "-I", PLUGIN, *args], capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    assert done.stdout.count("\n") == 1
+    text, _, data = done.stdout.strip().partition(" | ")
+    assert text.startswith(f"AUTHMILTER {('OK', 'WARNING', 'CRITICAL', 'UNKNOWN')[done.returncode]} - ")
+    words = re.findall(r"'[^']+'=\S+", data)
+    assert " ".join(words) == data
+    assert all(PERFDATA.fullmatch(word) for word in words), words
+    return done.returncode, text, dict(word[1:].split("'=", 1) for word in words)
+
+
+def milter(daemon: Daemon) -> str:
+    return f"unix:{daemon.unix_path}" if daemon.family == "unix" else f"inet:{daemon.port}@127.0.0.1"
+
+
+def page(daemon: Daemon) -> str:
+    return f"http://127.0.0.1:{daemon.metrics_port}"
+
+
+@contextmanager
+def answering(answer: bytes) -> Iterator[int]:
+    """A server that says the same to everybody; the port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(4096)
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
+
+
+def test_all_is_well(daemon: Daemon) -> None:
+    status, text, data = check("--socket", milter(daemon), "--url", page(daemon))
+    assert status == 0, text
+    assert "milter handshake in" in text
+    assert "2 of 2 workers accept connections" in text
+    assert "all 1 DNS lists are on" in text
+    assert data["handshake"].endswith("s;1;5;0")
+    assert data["workers"] == "2;;;0"
+    assert data["inbound_reject_today"] == "3;;;0"
+    assert data["lists_off"] == "0;;;0"
+
+
+@pytest.mark.parametrize(
+    ("warning", "critical", "expected"),
+    [("10", "20", 0), ("2", "20", 1), ("0", "1", 2), ("@3:3", "20", 1), ("4:", "0:", 1), ("~:3", "~:4", 0)],
+)
+def test_thresholds_are_those_of_all_plugins(daemon: Daemon, warning: str, critical: str, expected: int) -> None:
+    wanted = 'authmilter_messages_total{direction="inbound",action="reject"}'
+    status, text, data = check("-u", page(daemon), "-m", wanted, warning, critical)
+    assert status == expected, text
+    assert f"{wanted} is 3" in text
+    assert data["authmilter_messages_total{direction:inbound,action:reject}"] == f"3;{warning};{critical};0"
+
+
+def test_increases_are_counted_from_check_to_check(daemon: Daemon, tmp_path: Path) -> None:
+    args = ("-u", page(daemon), "--state", tmp_path / "state", "-i", "authmilter_messages_total", "3", "100")
+    assert check(*args)[0] == 0  # the first time
+    assert "is 0 since the last check" in check(*args)[1]
+    visit(daemon)
+    status, text, _ = check(*args)
+    assert (status, "is 7 since the last check" in text) == (1, True), text
+    assert check(*args)[0] == 0
+    assert json.loads((tmp_path / "state").read_text())["authmilter_messages_total"] > 0
+    # A daemon that was started anew counts from 0.
+    (tmp_path / "state").write_text('{"authmilter_messages_total": 1e9}')
+    assert check(*args)[0] == 1
+
+
+def test_a_metric_without_samples_is_0_and_one_that_does_not_exist_is_unknown(daemon: Daemon) -> None:
+    failures = 'authmilter_signatures_total{outcome="failure"}'
+    assert check("-u", page(daemon), "-m", failures, "0", "10")[0] == 0
+    assert check("-u", page(daemon), "-m", 'authmilter_auth_results_total{result="nonsense"}', "0", "10")[0] == 0
+    status, text, _ = check("-u", page(daemon), "-m", "authmilter_nonsense", "0", "10")
+    assert (status, "no metric authmilter_nonsense" in text) == (3, True)
+
+
+def test_a_list_that_is_off_and_a_failed_reload_are_warnings() -> None:
+    # The zone lists the whole world, so that the daemon switches it off.
+    with visited_daemon({"dnsbl world": {"zone": "good.example", "score": "1"}}) as daemon:
+        broken = daemon.file.read_text()
+        daemon.file.write_text(broken + "[nonsense]\n")
+        daemon.reload("failure")
+        status, text, data = check("-u", page(daemon))
+    assert status == 1, text
+    assert "the last reload failed" in text
+    assert data["workers"] == "2;;;0"
+
+
+def test_nobody_there_is_critical(tmp_path: Path) -> None:
+    port = free_port()
+    assert check("-s", f"inet:{port}@127.0.0.1")[:2] == (
+        2,
+        f"AUTHMILTER CRITICAL - inet:{port}@127.0.0.1: Connection refused",
+    )
+    assert check("-s", f"unix:{tmp_path}/none")[0] == 2
+    status, text, _ = check("-u", f"http://127.0.0.1:{port}")
+    assert (status, "Connection refused" in text) == (2, True)
+
+
+def test_one_who_takes_connections_and_says_nothing_is_critical() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        for args in (("-s", f"inet:{port}@127.0.0.1"), ("-u", f"http://127.0.0.1:{port}")):
+            status, text, _ = check(*args, "-t", "0.3")
+            assert (status, "no answer in time" in text) == (2, True), text
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"220 mx.example ESMTP\r\n", b"\0\0\0\x0dX" + b"\0" * 12, b"\xff\xff\xff\xffO", b"\0\0\0\x0dO" + b"\0" * 12],
+    ids=["nothing", "SMTP", "another packet", "endless", "version 0"],
+)
+def test_another_program_at_the_socket_is_critical(answer: bytes) -> None:
+    with answering(answer) as port:
+        status, text, _ = check("-s", f"inet:{port}@127.0.0.1")
+    assert (status, "not that of a milter" in text) == (2, True), text
+
+
+@pytest.mark.parametrize(
+    "body", [b"hello", b"[]", b'{"program": "other"}', b'{"program": "authmilter", "workers": 1}', b"[" * 100_000]
+)
+def test_another_program_at_the_url_is_unknown(body: bytes) -> None:
+    head = b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with answering(head + body) as port:
+        assert check("-u", f"http://127.0.0.1:{port}")[0] == 3
+
+
+def test_what_is_wrong_with_several_is_said_worst_first(daemon: Daemon) -> None:
+    status, text, _ = check(
+        "-s", f"inet:{free_port()}@127.0.0.1", "-u", page(daemon), "-m", "authmilter_nonsense", "0", "1"
+    )
+    assert status == 2
+    assert text.index("Connection refused") < text.index("no metric")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        [],
+        ["--nonsense"],
+        ["-s", "tcp:1"],
+        ["-s", "inet:x@localhost"],
+        ["-s", "unix:/x", "-w", "soon"],
+        ["-s", "unix:/x", "-m", "a", "1", "2"],
+        ["-u", "http://127.0.0.1:1", "-i", "a", "1", "2"],
+        ["-u", "http://127.0.0.1:1", "-m", "a", "2:1", "2"],
+    ],
+)
+def test_a_wrong_command_line_is_unknown(args: list[str]) -> None:
+    assert check(*args)[0] == 3
+
+
+def test_it_can_be_run_as_it_is() -> None:
+    assert os.access(PLUGIN, os.X_OK)
+    done = subprocess.run([PLUGIN, "--help"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert "--socket" in done.stdout
+
+
+COMMANDS = [
+    line.strip()
+    for line in (PLUGIN.parent / "README.md").read_text().splitlines()
+    if line.startswith("    check_authmilter ")
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=["status", "increase"])
+def test_the_commands_of_the_page(command: str, tmp_path: Path) -> None:
+    with visited_daemon() as daemon:
+        _, *words = shlex.split(_for(command, daemon, tmp_path))
+        assert check(*words)[0] == 0
+
+
+def test_the_command_line_of_the_configuration() -> None:
+    text = (PLUGIN.parent / "authmilter.cfg").read_text()
+    (line,) = re.findall(r"command_line\s+/usr/lib/nagios/plugins/check_authmilter (.*)", text)
+    (arguments,) = re.findall(r"check_command\s+check_authmilter!(.*)", text)
+    for number, argument in enumerate(arguments.split("!"), 1):
+        line = line.replace(f"$ARG{number}$", argument)
+    with visited_daemon() as daemon:
+        assert check(*shlex.split(_for(line, daemon, Path("/nowhere"))))[0] == 0
+
+
+def _for(command: str, daemon: Daemon, folder: Path) -> str:
+    """With the addresses of this daemon."""
+    for usual, ours in (
+        ("inet:8891@127.0.0.1", milter(daemon)),
+        ("http://127.0.0.1:9797", page(daemon)),
+        ("/var/lib/nagios", str(folder)),
+    ):
+        command = command.replace(usual, ours)
+    return command

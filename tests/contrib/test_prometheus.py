@@ -1,0 +1,208 @@
+"""Rules and dashboard: by promtool, and by a Prometheus that scrapes a daemon whom everybody visits."""
+
+import json
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from authmilter.check import Check
+from authmilter.metrics import layout_for
+from tests.contrib.monitoring import CONTRIB, SETTINGS, required, visit, visited_daemon
+from tests.contrib.prometheus import FOLDER, Prometheus, prometheus
+from tests.rig.daemon import Daemon
+from tests.rig.mail import write_keys
+from tests.rig.sockets import wait_until
+
+RULES = FOLDER / "authmilter.rules.yml"
+TESTS = FOLDER / "authmilter.rules.test.yml"
+DASHBOARD = CONTRIB / "grafana" / "authmilter.json"
+ALERTS = [
+    rule["alert"] for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"] if "alert" in rule
+]
+# What a daemon that is well has no samples of.
+QUIET = {"Alarms"}
+
+
+class Query(NamedTuple):
+    """Of a panel."""
+
+    panel: str
+    expression: str
+    legend: str
+
+
+def queries() -> list[Query]:
+    """All of the dashboard."""
+    return [
+        Query(panel["title"], target["expr"], target["legendFormat"])
+        for panel in json.loads(DASHBOARD.read_text())["panels"]
+        for target in panel.get("targets", ())
+    ]
+
+
+def promtool(*args: str | Path, cwd: Path = FOLDER) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([required("promtool"), *args], capture_output=True, text=True, timeout=120, cwd=cwd)
+
+
+# -- promtool ---------------------------------------------------------------------------------------------------------
+
+
+def test_promtool_takes_rules_and_configuration() -> None:
+    for args in (
+        ("check", "rules", "--lint=all", "--lint-fatal", RULES),
+        ("check", "config", FOLDER / "prometheus.yml"),
+    ):
+        done = promtool(*args)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_rules_pass_their_tests() -> None:
+    done = promtool("test", "rules", TESTS)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_the_tests_miss_no_alert(alert: str, tmp_path: Path) -> None:
+    rules = yaml.safe_load(RULES.read_text())
+    for group in rules["groups"]:
+        for rule in group["rules"]:
+            if rule.get("alert") == alert:
+                rule["expr"] = "vector(1) > 2"
+    (tmp_path / RULES.name).write_text(yaml.safe_dump(rules))
+    shutil.copy(TESTS, tmp_path)
+    done = promtool("test", "rules", TESTS.name, cwd=tmp_path)
+    assert done.returncode == 1
+    assert alert in done.stdout + done.stderr
+
+
+# -- names ------------------------------------------------------------------------------------------------------------
+
+
+def test_rules_and_panels_name_metrics_that_there_are() -> None:
+    known = set(layout_for(list[Check]()).families) | {"authmilter_build_info"}
+    texts = [RULES.read_text(), TESTS.read_text(), *(query.expression for query in queries())]
+    named = {name for text in texts for name in re.findall(r"\bauthmilter_\w+", text)}
+    assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in named} <= known
+
+
+def test_the_dashboard_shows_every_metric() -> None:
+    text = " ".join(query.expression for query in queries())
+    families = set(layout_for(list[Check]()).families) | {"authmilter_build_info"}
+    shown = {name for name in families if name.startswith("authmilter_") and name in text}
+    assert {name for name in families if name.startswith("authmilter_")} == shown
+
+
+def test_the_dashboard_is_whole() -> None:
+    board = json.loads(DASHBOARD.read_text())
+    panels = board["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert max(x for x, _ in cells) < 24
+        assert not cells & taken, panel["title"]
+        taken |= cells
+    variables = {variable["name"] for variable in board["templating"]["list"]}
+    used = set(re.findall(r"\$\{?(\w+)", " ".join(query.expression for query in queries()) + "$datasource"))
+    assert used - {"__rate_interval", "__range"} == variables
+
+
+# -- a live scrape ----------------------------------------------------------------------------------------------------
+
+
+class Watched(NamedTuple):
+    """A daemon, and the Prometheus that scrapes it."""
+
+    daemon: Daemon
+    server: Prometheus
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    keys = write_keys(tmp_path_factory.mktemp("keys"))
+    settings: dict[str, dict[str, object]] = {
+        **SETTINGS,
+        "sign sender.example": {
+            "selector": "r",
+            "key_file": keys.rsa,
+            "ed25519_selector": "e",
+            "ed25519_key_file": keys.ed25519,
+        },
+    }
+    required("prometheus")
+    with visited_daemon(settings=settings) as daemon, prometheus(daemon.metrics_port) as server:
+        started = time.time()
+        while time.time() - started < 8:  # so that counters rise between scrapes
+            visit(daemon)
+            time.sleep(0.5)
+        wait_until(lambda: server.query("authmilter:refused:ratio1h"), 20, "a recording rule")
+        yield Watched(daemon, server)
+
+
+def substituted(expression: str) -> str:
+    """With the variables as Grafana puts them in: all jobs and instances, a rate over four scrapes and more."""
+    for name, value in (("$job", ".*"), ("$instance", ".*"), ("$__rate_interval", "30s"), ("$__range", "1h")):
+        expression = expression.replace(name, value)
+    assert "$" not in expression
+    return expression
+
+
+@pytest.mark.parametrize("query", queries(), ids=lambda query: f"{query.panel} {query.legend}")
+def test_a_panel_has_data(query: Query, watched: Watched) -> None:
+    found = watched.server.query(substituted(query.expression))
+    if query.panel in QUIET:
+        assert found == []
+        return
+    assert found, query.expression
+    assert not [one for one in found if one["value"][1] == "NaN" and len(found) == 1]
+    # The legend names labels that the series have.
+    labels = set(re.findall(r"\{\{(\w+)\}\}", query.legend))
+    assert all(labels <= set(one["metric"]) for one in found), found[0]
+
+
+@pytest.mark.parametrize(
+    ("panel", "series"),
+    [
+        ("Inbound verdicts", {"action": "reject"}),
+        ("Outbound verdicts", {"action": "accept"}),
+        ("Refused recipients", {"code": "5xx"}),
+        ("DMARC", {"result": "fail"}),
+        ("Temporary errors", {"method": "spf"}),
+        ("Signatures made", {"algorithm": "ed25519-sha256", "outcome": "success"}),
+        ("Answers of DNS lists", {"list": "dnsbl_zen", "outcome": "listed"}),
+        ("Methods and checks that failed", {"check": "spf", "kind": "temperror"}),
+        ("Stage of the verdict", {"stage": "connect"}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_happened_is_in_the_panel(panel: str, series: dict[str, Any], watched: Watched) -> None:
+    expressions = [query.expression for query in queries() if query.panel == panel]
+    rows = [one for expression in expressions for one in watched.server.query(substituted(expression))]
+    (row,) = [one for one in rows if one["metric"] == series]
+    assert float(row["value"][1]) > 0
+
+
+def test_recording_rules_give_series_and_no_rule_fails(watched: Watched) -> None:
+    rules = watched.server.rules()
+    assert len(rules) == len(ALERTS) + 5
+    assert {rule["health"] for rule in rules} == {"ok"}
+    for rule in rules:
+        if rule["type"] == "recording":
+            assert watched.server.query(rule["name"]), rule["name"]
+
+
+def test_no_alert_of_a_daemon_that_is_well_is_pending_or_fires(watched: Watched) -> None:
+    # Of the questions that the cache leaves many fail on purpose.
+    assert watched.server.query('ALERTS{alertname!="AuthmilterDnsFails"}') == []
