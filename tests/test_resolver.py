@@ -313,10 +313,11 @@ async def test_answers_for_odd_names(
 ) -> None:
     async with resolving(odd_server) as dns:
         answer = await dns.query(name, rdtype)
+        asked = odd_server.asked()
         assert answer == (expected, True, 300.0)
         assert dns.known(name, rdtype) is answer
         assert await dns.query(name, rdtype) is answer
-    assert odd_server.asked() <= 2  # UDP and TCP
+    assert odd_server.asked() == asked <= 4  # UDP and TCP, each once more where the machine is slow
 
 
 @pytest.mark.parametrize(
