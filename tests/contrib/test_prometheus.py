@@ -27,7 +27,7 @@ ALERTS = [
     rule["alert"] for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"] if "alert" in rule
 ]
 # What a daemon that is well has no samples of.
-QUIET = {"Alarms"}
+QUIET = {"Alarms", "Errors of the store"}
 
 
 class Query(NamedTuple):
@@ -68,18 +68,17 @@ def test_the_rules_pass_their_tests() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("alert", ALERTS)
-def test_the_tests_miss_no_alert(alert: str, tmp_path: Path) -> None:
+def test_the_tests_miss_no_alert(tmp_path: Path) -> None:
     rules = yaml.safe_load(RULES.read_text())
     for group in rules["groups"]:
         for rule in group["rules"]:
-            if rule.get("alert") == alert:
+            if "alert" in rule:
                 rule["expr"] = "vector(1) > 2"
     (tmp_path / RULES.name).write_text(yaml.safe_dump(rules))
     shutil.copy(TESTS, tmp_path)
     done = promtool("test", "rules", TESTS.name, cwd=tmp_path)
     assert done.returncode == 1
-    assert alert in done.stdout + done.stderr
+    assert [alert for alert in ALERTS if alert not in done.stdout + done.stderr] == []
 
 
 # -- names ------------------------------------------------------------------------------------------------------------
@@ -182,7 +181,7 @@ def test_a_panel_has_data(query: Query, watched: Watched) -> None:
         ("Temporary errors", {"method": "spf"}),
         ("Signatures made", {"algorithm": "ed25519-sha256", "outcome": "success"}),
         ("Answers of DNS lists", {"list": "dnsbl_zen", "outcome": "listed"}),
-        ("Methods and checks that failed", {"check": "spf", "kind": "temperror"}),
+        ("Methods and checks that failed", {"check": "sender_domain", "kind": "temperror"}),
         ("Stage of the verdict", {"stage": "connect"}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
