@@ -63,11 +63,6 @@ def test_promtool_takes_rules_and_configuration() -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_rules_pass_their_tests() -> None:
-    done = promtool("test", "rules", TESTS)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 def test_the_tests_miss_no_alert(tmp_path: Path) -> None:
     rules = yaml.safe_load(RULES.read_text())
     for group in rules["groups"]:
@@ -205,3 +200,16 @@ def test_recording_rules_give_series_and_no_rule_fails(watched: Watched) -> None
 def test_no_alert_of_a_daemon_that_is_well_is_pending_or_fires(watched: Watched) -> None:
     # Of the questions that the cache leaves many fail on purpose.
     assert watched.server.query('ALERTS{alertname!="AuthmilterDnsFails"}') == []
+
+
+# -- the pages --------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_names_every_alert_and_its_commands_work() -> None:
+    page = (FOLDER / "README.md").read_text()
+    assert re.findall(r"(?m)^\| (Authmilter\w+) \|", page) == ALERTS
+    commands = [line.split() for line in page.splitlines() if line.startswith("    promtool ")]
+    assert len(commands) == 2
+    for _, *args in commands:
+        done = promtool(*args)
+        assert done.returncode == 0, done.stdout + done.stderr
