@@ -16,6 +16,7 @@ from authmilter.check import Check
 from authmilter.metrics import layout_for
 from tests.contrib.monitoring import CONTRIB, SETTINGS, required, visit, visited_daemon
 from tests.contrib.prometheus import FOLDER, Prometheus, prometheus
+from tests.rig.daemon import Daemon
 from tests.rig.mail import write_keys
 from tests.rig.sockets import wait_until
 from tests.store.servers import RedisServer, running
@@ -148,9 +149,15 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
             wait_until(lambda: server.query("authmilter:refused:ratio1h"), 20, "a recording rule")
             alerts = server.query("ALERTS")
             store.kill()
-            for name in ("authmilter_store_errors_total", "authmilter_alarms_total"):
-                wait_until(lambda: visit(daemon) or server.query(f"rate({name}[30s])"), 20, name)  # noqa: B023
+            wait_until(lambda: _has_risen(server, daemon), 20, "errors of the store, and an alarm")
             yield Watched(server, alerts)
+
+
+def _has_risen(server: Prometheus, daemon: Daemon) -> bool:
+    """Are there two scrapes of what comes of a store that is away?"""
+    visit(daemon)
+    names = ("authmilter_store_errors_total", "authmilter_alarms_total")
+    return all(server.query(f"rate({name}[30s])") for name in names)
 
 
 def substituted(expression: str) -> str:
