@@ -75,7 +75,6 @@ def test_fail2ban_takes_the_jail(tmp_path: Path) -> None:
     shutil.copytree(client.parents[2] / "etc" / "fail2ban", folder)
     shutil.copy(FOLDER / "authmilter.conf", folder / "filter.d" / "authmilter.conf")
     shutil.copy(FOLDER / "jail.local", folder / "jail.d" / "authmilter.local")
-    shutil.rmtree(folder / "jail.d" / "defaults-debian.conf", ignore_errors=True)
     done = subprocess.run([str(client), "-c", str(folder), "-d"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     said = done.stdout
