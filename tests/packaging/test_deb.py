@@ -176,6 +176,11 @@ def test_only_postfix_may_connect(installed: Machine) -> None:
     assert shown == ["authmilter:postfix 2710", "authmilter:postfix 660"]
 
 
+def test_postfix_starts_when_the_socket_is_there_and_stops_before_it_goes(installed: Machine) -> None:
+    for unit in ("postfix", "postfix@-"):
+        assert "authmilter.service" in installed.show(unit, "After").split()
+
+
 def test_modules_are_compiled_at_installation(installed: Machine) -> None:
     assert any("/site-packages/authmilter/__pycache__/session.cpython-3" in path for path in installed.files())
 
