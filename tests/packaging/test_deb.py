@@ -44,6 +44,15 @@ def main_pid(machine: Machine) -> str:
     return pid
 
 
+def wait_for_reload(machine: Machine, number: int = 1) -> None:
+    """`systemctl reload` does not wait until all workers have the configuration."""
+    wait_until(
+        lambda: sum(line.endswith("reloaded") for line in machine.journal("authmilter").splitlines()) >= number,
+        20,
+        "reloaded",
+    )
+
+
 def status_of(machine: Machine, pid: str) -> dict[str, str]:
     lines = machine.path(f"/proc/{pid}/status").read_text().splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
@@ -106,6 +115,7 @@ def configured(installed: Machine) -> Machine:
         file.write(f"[sign mx.test]\nselector = s1\nkey_file = {KEY}\n")
     installed.run("authmilter", "check-config")
     installed.run("systemctl", "reload", "authmilter")
+    wait_for_reload(installed)
     return installed
 
 
@@ -141,6 +151,18 @@ def test_lintian_finds_no_fault(deb: Path) -> None:
         ["lintian", "--allow-root", "--fail-on", "error,warning", changes], capture_output=True, text=True, timeout=120
     )
     assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_no_mail_server_goes_in_favour_of_another(deb: Path) -> None:
+    # Where Exim is installed, as in front of many a gateway, apt removes it for the sake of a recommended Postfix.
+    done = subprocess.run(
+        ["dpkg-deb", "--field", deb, "Pre-Depends", "Depends", "Recommends", "Conflicts"],
+        capture_output=True, text=True, check=True, timeout=30,
+    )  # fmt: skip
+    assert "ca-certificates" in done.stdout
+    assert not {"postfix", "sendmail-bin", "default-mta", "mail-transport-agent"} & set(
+        done.stdout.replace(",", " ").split()
+    )
 
 
 def test_it_runs_once_it_is_installed(installed: Machine) -> None:
@@ -229,6 +251,20 @@ def test_mistakes_in_the_configuration_are_told_and_not_tried_again(configured: 
         assert configured.show("authmilter", "ExecMainStatus") == "78"
         assert configured.show("authmilter", "NRestarts") == "0"
         assert "sockett" in configured.journal("authmilter")
+    finally:
+        file.write_text(good)
+        configured.run("systemctl", "reset-failed", "authmilter")
+        configured.run("systemctl", "start", "authmilter")
+
+
+def test_a_configuration_that_is_refused_does_not_stop_an_upgrade(configured: Machine) -> None:
+    file = configured.path(CONFIGURATION)
+    good = file.read_text()
+    try:
+        file.write_text(f"{good}\n[milter]\nsockett = x\n")
+        configured.run("dpkg", "--install", "/tmp/authmilter.deb", seconds=120)
+        assert configured.run("dpkg-query", "--show", "--showformat=${Status}", "authmilter") == "install ok installed"
+        assert configured.show("authmilter", "ExecMainStatus") == "78"
     finally:
         file.write_text(good)
         configured.run("systemctl", "reset-failed", "authmilter")

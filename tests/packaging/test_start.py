@@ -16,7 +16,7 @@ import pytest
 
 from tests.contrib.fences import DOCS, Fence, fences
 from tests.packaging.machine import Machine, require_machine
-from tests.packaging.test_deb import CLIENT
+from tests.packaging.test_deb import CLIENT, wait_for_reload
 from tests.rig.sockets import wait_until
 from tests.shared import ROOT
 
@@ -93,13 +93,16 @@ def published(installed: Machine, tmp_path_factory: pytest.TempPathFactory) -> I
 def signing(published: Machine) -> Machine:
     """Section 4."""
     run(published, block("4."))
+    wait_for_reload(published)
     return published
 
 
 @pytest.fixture(scope="module")
 def enforcing(signing: Machine) -> tuple[Machine, str]:
     """Section 7, and what it printed."""
-    return signing, run(signing, block("7."))
+    told = run(signing, block("7."))
+    wait_for_reload(signing, 2)
+    return signing, told
 
 
 def deliver_forgery(machine: Machine, word: str, status: int) -> str:
