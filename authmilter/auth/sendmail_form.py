@@ -46,7 +46,8 @@ def rewrite(value: bytes) -> bytes:
     elements: list[bytes] = []
     start = depth = 0
     angle = -1  # where <address> begins, of this element
-    inside = special = False  # within angle brackets; something before them must be quoted
+    # Within angle brackets; something before them must be quoted; the name of a group ends there, and is left as it is.
+    inside = special = group = False
     for lexeme in _LEXEME.finditer(value):
         text = lexeme[0]
         if text == b"(":
@@ -60,11 +61,12 @@ def rewrite(value: bytes) -> bytes:
         elif text == b">":
             inside = False
         elif text == b"," and not inside:
-            elements.append(_element(value[start : lexeme.start()], angle - start, special))
-            start, angle, special = lexeme.end(), -1, False
-        elif angle < 0 and text[:1] != b'"' and text.translate(None, _QUOTED) != text:
-            special = True
-    elements.append(_element(value[start:], angle - start, special))
+            elements.append(_element(value[start : lexeme.start()], angle - start, special and not group))
+            start, angle, special, group = lexeme.end(), -1, False, False
+        elif angle < 0 and text[:1] != b'"':
+            special = special or text.translate(None, _QUOTED) != text
+            group = group or b":" in text
+    elements.append(_element(value[start:], angle - start, special and not group))
     return b", ".join(filter(None, elements))
 
 
@@ -73,7 +75,6 @@ def _element(text: bytes, angle: int, special: bool) -> bytes:
     if angle > 0 and special:
         phrase = text[:angle].strip()
         blank = b"" if text[:angle].endswith(phrase) else b" "
-        # The name of a group ends in a colon, and is left as it is.
-        if phrase and b":" not in phrase:
+        if phrase:
             text = b'"' + phrase.replace(b'"', b'\\"') + b'"' + blank + text[angle:]
     return text.strip()

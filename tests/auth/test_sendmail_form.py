@@ -18,6 +18,8 @@ CASES = {
     "dots in a name without blank": ("J. R. Doe<j@x.test>", '"J. R. Doe"<j@x.test>'),
     "dots in a folded name": ("J. R.\r\n Doe <j@x.test>", '"J. R. Doe" <j@x.test>'),
     "dots behind quotes": ('"J" R. <j@x.test>', '"\\"J\\" R." <j@x.test>'),
+    "dots behind quotes with a colon": ('"J: K" R. <j@x.test>', '"\\"J: K\\" R." <j@x.test>'),
+    "dots before a comment with a colon": ("J. (ext: 5) <j@x.test>", '"J. (ext: 5)" <j@x.test>'),
     "dots before a comment": ("J. (Jane) <j@x.test>", '"J. (Jane)" <j@x.test>'),
     "an apostrophe": ("Mary O'Brien <m@x.test>", '"Mary O\'Brien" <m@x.test>'),
     "apostrophes for quotes": ("'a@x.test' <a@x.test>", "\"'a@x.test'\" <a@x.test>"),
