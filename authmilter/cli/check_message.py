@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         from authmilter.cli.message_report import show
 
-        show(report)
+        show(report, outcome.ruling.scored)
     return {"reject": EX_REJECTED, "tempfail": EX_TEMPFAIL}.get(report["action"], 0)
 
 

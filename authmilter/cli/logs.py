@@ -62,7 +62,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
     parser.epilog = (
-        "Domains of ours are those of [identity] local_domains and of the [sign DOMAIN] sections, with all below the latter.  "
+        "Such as: journalctl -u authmilter -o cat | authmilter logs.  Domains of ours are those of [identity] local_domains and of the [sign DOMAIN] sections, with all below the latter.  "
         "Exit status: 0 there were messages, 1 there was no line of a message, 65 a file can't be read, 78 the "
         "configuration can't be used."
     )

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 _COLOURS = {
@@ -20,8 +21,12 @@ _COLOURS = {
 }
 
 
-def show(report: dict[str, Any]) -> None:
-    """Print the report for people: colour on a terminal, plain text in a pipe."""
+def show(report: dict[str, Any], scored: Sequence[tuple[str, float]]) -> None:
+    """Print the report for people: colour on a terminal, plain text in a pipe.
+
+    `scored` are all weights that were added up.  Results have weights too, and without them the column would not sum up to
+    the score.
+    """
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
     def paint(word: str, width: int = 0) -> str:
@@ -49,12 +54,16 @@ def show(report: dict[str, Any]) -> None:
             print(f"{result['method']:10} {paint(result['result'], 10)} {_plain(result['identifier'])}")
             if result["reason"]:
                 print(f"{'':21} {_plain(result['reason'])}")
-    if report["findings"]:
+    found = {finding["symbol"] for finding in report["findings"]}
+    of_results = [(symbol, weight) for symbol, weight in scored if symbol not in found]
+    if found or of_results:
         print("\nsymbol                    score  stage    detail")
         for finding in report["findings"]:
             print(
                 f"{finding['symbol']:24} {finding['score']:6g}  {finding['stage']:8} {_plain(finding['detail'])}".rstrip()
             )
+        for symbol, weight in of_results:
+            print(f"{symbol:24} {weight:6g}  {report['stage']:8} by the results above")
     if report["edits"]:
         print("\nedits to the header section")
         for edit in report["edits"]:

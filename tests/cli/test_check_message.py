@@ -89,6 +89,15 @@ def test_a_spoof(check: Runner) -> None:
     assert "DMARC policy for example.org" in done.stdout
 
 
+def test_the_weights_shown_sum_up_to_the_score_those_of_results_too(check: Runner) -> None:
+    shown = check(str(check.message), ip="203.0.113.1").stdout
+    table = shown.split("\nsymbol ")[1].split("\n\n")[0].splitlines()[1:]
+    weights = {line.split()[0]: float(line.split()[1]) for line in table}
+    assert {"helo_mismatch", "iprev_permerror"} <= set(weights)
+    assert "score 0.6\n" in shown
+    assert sum(weights.values()) == pytest.approx(0.6)
+
+
 def test_the_json_of_the_contract(check: Runner) -> None:
     found = check.json(ip="203.0.113.1")
     assert found["action"] == "reject"

@@ -207,7 +207,7 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=["status", "increase"])
+@pytest.mark.parametrize("command", COMMANDS, ids=["status", "increase", "Debian package"])
 def test_the_commands_of_the_page(command: str, tmp_path: Path) -> None:
     with visited_daemon() as daemon:
         _, *words = shlex.split(_for(command, daemon, tmp_path))
@@ -228,6 +228,7 @@ def _for(command: str, daemon: Daemon, folder: Path) -> str:
     """With the addresses of this daemon."""
     for usual, ours in (
         ("inet:8891@127.0.0.1", milter(daemon)),
+        ("unix:/var/spool/postfix/authmilter/authmilter.sock", milter(daemon)),
         ("http://127.0.0.1:9797", page(daemon)),
         ("/var/lib/nagios", str(folder)),
     ):

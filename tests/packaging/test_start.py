@@ -102,6 +102,7 @@ def enforcing(signing: Machine) -> tuple[Machine, str]:
     """Section 7, and what it printed."""
     told = run(signing, block("7."))
     wait_for_reload(signing, 2)
+    run(signing, block("7.", index=1))
     return signing, told
 
 
@@ -139,6 +140,18 @@ def test_at_first_it_is_accepted_and_noted(signing: Machine) -> None:
     shown = run(signing, block("6.", "sh look"))
     assert "action=reject" in shown
     assert "enforced=no" in shown
+    summary = run(signing, block("6.", "sh look", 1))
+    assert re.search(r"(?m)^inbound +0 +0 +0 +0 +1 +0 +1$", summary)
+    assert "not enforced, so accepted whatever the verdict" in summary
+
+
+def test_mail_of_programs_which_name_no_sender_is_signed_too(signing: Machine) -> None:
+    signing.run("sh", "-euc", "printf 'Subject: of cron\n\nHello\n' | sendmail root")
+    box = signing.path(INBOX)
+    wait_until(lambda: "Subject: of cron" in box.read_text(), 20, "delivered")
+    (message,) = (one for one in box.read_text().split("\nFrom ") if "Subject: of cron" in one)
+    assert "<root@mx.example.org>" in message
+    assert "DKIM-Signature: v=1; a=rsa-sha256; c=relaxed/relaxed; d=example.org;" in message
 
 
 def test_then_it_is_refused_and_mail_of_ours_is_not(enforcing: tuple[Machine, str]) -> None:
@@ -152,6 +165,15 @@ def test_then_it_is_refused_and_mail_of_ours_is_not(enforcing: tuple[Machine, st
     assert "Subject: refused" not in text
 
 
+def test_while_it_is_down_mail_waits(enforcing: tuple[Machine, str]) -> None:
+    machine, _ = enforcing
+    machine.run("systemctl", "stop", "authmilter")
+    try:
+        assert "4.7.1 Service unavailable" in deliver_forgery(machine, "meanwhile", 1)
+    finally:
+        machine.run("systemctl", "start", "authmilter")
+
+
 def test_the_check_list_of_security_finds_nothing_wrong(enforcing: tuple[Machine, str]) -> None:
     """The commands of contrib/docs/security.md, and what it says that they say."""
     machine, _ = enforcing
@@ -163,7 +185,7 @@ def test_the_check_list_of_security_finds_nothing_wrong(enforcing: tuple[Machine
     ]
     told = {command: machine.run("sh", "-euc", command) for command in commands}
     found = {" ".join(command.split()[:2]): answer.strip() for command, answer in told.items()}
-    assert len(commands) == 6
+    assert len(commands) == 7
     assert found["find /etc/authmilter/keys"] == ""
     assert found["systemctl show"] == "User=authmilter"
     assert found["openssl rsa"] == "Private-Key: (2048 bit, 2 primes)"
@@ -172,6 +194,8 @@ def test_the_check_list_of_security_finds_nothing_wrong(enforcing: tuple[Machine
         "enforce = yes",
     ]
     machine.run("authmilter", "status", status=0)
+    held = machine.run("authmilter", "restore", "--list", "/root/authmilter.backup")
+    assert {"configuration", "file", "state"} <= {line.split(" ")[0] for line in held.splitlines()}
 
 
 def test_taken_out_nothing_of_it_is_left_and_mail_goes_on(enforcing: tuple[Machine, str]) -> None:
@@ -186,4 +210,4 @@ def test_taken_out_nothing_of_it_is_left_and_mail_goes_on(enforcing: tuple[Machi
 def test_every_block_of_the_page_is_run_or_named_as_not_run() -> None:
     assert {fence.kind for fence in BLOCKS} == {"sh", "sh prepare", "sh build", "zone", "sh forgery", "sh look"}
     sections = [fence.heading[:2] for fence in BLOCKS if fence.kind == "sh"]
-    assert sections == ["1.", "2.", "3.", "4.", "5.", "5.", "7.", "Ta"]
+    assert sections == ["1.", "2.", "3.", "4.", "5.", "5.", "7.", "7.", "Ta"]
