@@ -285,7 +285,7 @@ def test_the_log_of_a_daemon(form: str) -> None:
 
 def test_a_line_of_one_long_word_takes_no_time() -> None:
     """As whoever may write into a log that others write to might leave it."""
-    summary, before = Summary(), time.process_time()
+    summary, before = logs.Summary(), time.process_time()
     summary.line(b"info: message ref=x action=accept symbols=" + b"a" * (2**18 - 100))
     assert summary.events == 1
     assert time.process_time() - before < 2
