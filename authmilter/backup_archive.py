@@ -23,6 +23,7 @@ CHUNK = 1 << 20
 _MANIFEST = "manifest.json"
 _MOST_MANIFEST = 8 << 20  # octets
 _MOST_FILES = 10_000
+_LAST_ID = (1 << 32) - 2  # of users and groups
 _UNUSUAL = re.compile(r"[^A-Za-z0-9._-]")
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -43,7 +44,7 @@ class Kind(StrEnum):
     TABLE = "table"
 
 
-_LARGEST = {
+LARGEST = {  # octets
     Kind.CONFIGURATION: 10 << 20,
     Kind.FILE: 64 << 20,
     Kind.STATE: 1 << 40,
@@ -227,14 +228,15 @@ def _entry(found: dict[str, Any]) -> Entry:
     )
     if not _DIGEST.fullmatch(entry.sha256) or not entry.path or "\0" in entry.path:
         raise ValueError
-    if entry.size > _LARGEST[entry.kind]:
+    if entry.size > LARGEST[entry.kind]:
         raise ArchiveError(f"{entry.path!r} is too large")
     return entry
 
 
 def _owner(found: list[Any]) -> Owner:
     user, uid, group, gid, mode = found
-    return Owner(_text(user), _number(uid, 1 << 32), _text(group), _number(gid, 1 << 32), _number(mode, 0o7777))
+    # The number after the last means "leave it as it is" to chown.
+    return Owner(_text(user), _number(uid, _LAST_ID), _text(group), _number(gid, _LAST_ID), _number(mode, 0o7777))
 
 
 def _text(value: Any) -> str:

@@ -14,6 +14,7 @@ from typing import NamedTuple, Self
 
 _MOST_LINKS = 40  # as in Linux
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 # A FIFO must not keep us waiting, nor a terminal become ours.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
@@ -79,6 +80,25 @@ def locate(path: Path, *, make: bool = False, follow: bool = True) -> Place:
         raise
 
 
+def others_may_write(folder: int) -> bool:
+    """May others than its owner make and remove files in that open folder?"""
+    return bool(os.fstat(folder).st_mode & _OTHERS_WRITE)
+
+
+def steady(folder: Path) -> Path | None:
+    """That folder without links, if nobody else can put another thing in its place or in that of what we make in it.
+
+    Such a folder may be used by its path.  Raises OSError.
+    """
+    found = Path(os.path.realpath(folder, strict=True))
+    for path in (*reversed(found.parents), found):  # from the root on: what was looked at stays
+        status = path.lstat()
+        may_be_moved = status.st_mode & _OTHERS_WRITE and not status.st_mode & stat.S_ISVTX
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid not in _trusted() or may_be_moved:
+            return None
+    return found
+
+
 class _Walk:
     """From the root to a file, one folder after the other."""
 
@@ -141,7 +161,7 @@ class _Walk:
 def _check_file(path: Path, folder: os.stat_result, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise UnsafeError(path, "is no regular file")
-    may_be_chosen = folder.st_uid not in _trusted() or folder.st_mode & stat.S_IWOTH
+    may_be_chosen = folder.st_uid not in _trusted() or folder.st_mode & _OTHERS_WRITE
     if may_be_chosen and status.st_nlink > 1:
         raise UnsafeError(path, "has another name, which others may have given to it")
     if status.st_uid not in _trusted():  # root's, with one name, was put there by root

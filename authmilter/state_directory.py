@@ -22,15 +22,17 @@ def state_directory() -> Path:
 
 
 @contextmanager
-def acting_as_owner(folder: Path) -> Iterator[None]:
+def acting_as_owner(folder: Path | int) -> Iterator[None]:
     """As root, be the owner of that folder for a while: what is made there is his, and no link of his leads elsewhere.
+
+    A handle says which one is meant even if its path might be made to lead elsewhere; that of a file does as well.
 
     Raises OSError.  For programs with one thread.
     """
     if os.geteuid() != 0:
         yield
         return
-    owner, group, groups = folder.stat(), os.getegid(), os.getgroups()
+    owner, group, groups = os.stat(folder), os.getegid(), os.getgroups()
     try:
         os.setgroups([owner.st_gid])
         os.setegid(owner.st_gid)

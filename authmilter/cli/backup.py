@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from authmilter import __version__
-from authmilter.backup_archive import CHUNK, Entry, Kind, Manifest, Owner, write
+from authmilter.backup_archive import CHUNK, LARGEST, Entry, Kind, Manifest, Owner, write
 from authmilter.checks.classifier import Classifier
 from authmilter.classifier import spool, table
 from authmilter.cli import EX_USAGE
@@ -30,10 +30,11 @@ from authmilter.config.endpoint import parse_store
 from authmilter.config.paths import named_files
 from authmilter.config.schema import Config
 from authmilter.errors import StartError
-from authmilter.safe_files import Place, UnsafeError, locate
+from authmilter.safe_files import Place, UnsafeError, locate, others_may_write, steady
 from authmilter.server.state import find_state
 from authmilter.state_directory import acting_as_owner
 
+_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE = 60.0  # seconds that others who write to a file of SQLite may take
 
 
@@ -83,14 +84,12 @@ def errors_told() -> Iterator[None]:
     """Errors of files and of SQLite become StartError."""
     try:
         yield
-    except PermissionError as error:
-        raise StartError(
-            f"{escaped(str(error.filename))}: permission denied: run this as root, or as the owner of the file"
-        ) from None
     except BrokenPipeError:
         raise
     except OSError as error:
         name = f"{escaped(str(error.filename))}: " if error.filename is not None else ""
+        if isinstance(error, PermissionError):
+            raise StartError(f"{name}permission denied: run this as root, or as the owner of the file") from None
         raise StartError(f"{name}{error.strerror or error}") from None
     except sqlite3.Error as error:
         raise StartError(str(error)) from None
@@ -99,19 +98,37 @@ def errors_told() -> Iterator[None]:
 @contextmanager
 def staging(beside: Path | None) -> Iterator[Path]:
     """A folder that nobody else can enter, for a while: beside what is written, else where large files may be."""
-    if beside is None:
-        beside = Path(os.environ.get("TMPDIR") or ("/var/tmp" if os.path.isdir("/var/tmp") else tempfile.gettempdir()))  # noqa: S108
+    place = _room(beside)
     # There are keys in it: whoever ends us must not leave it behind, nor half of a change.
-    before = signal.signal(signal.SIGTERM, _end)
-    folder = Path(tempfile.mkdtemp(prefix=".authmilter-", dir=os.path.abspath(beside)))
+    before = {number: signal.getsignal(number) for number in _ENDS}
+    for number in _ENDS:
+        if before[number] is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, _end)
     try:
-        yield folder
+        folder = Path(tempfile.mkdtemp(prefix=".authmilter-", dir=place))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
     finally:
-        shutil.rmtree(folder)
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _room(beside: Path | None) -> Path:
+    """Where nobody else can move the folder of copies, and have us write into another in its place."""
+    # Whoever owns the folder that a backup is written to could.
+    if beside is not None and (found := steady(beside)):
+        return found
+    usual = Path(os.environ.get("TMPDIR") or ("/var/tmp" if os.path.isdir("/var/tmp") else tempfile.gettempdir()))  # noqa: S108
+    if found := steady(usual):
+        return found
+    raise StartError(f"{usual}: others might move what is put there: set TMPDIR to a folder where they can't")
 
 
 def _end(number: int, _: object) -> NoReturn:
+    for other in _ENDS:  # once: what follows is to clean up
+        signal.signal(other, signal.SIG_IGN)
     sys.exit(128 + number)
 
 
@@ -165,12 +182,16 @@ class _Copies:
             handle = place.open()
             try:
                 owner, folder = owner_of(os.fstat(handle)), owner_of(os.fstat(place.folder))
+                if os.fstat(handle).st_size > LARGEST[kind]:  # it may be another's, and take all room there is
+                    raise UnsafeError(place.path, "is too large")
                 if is_sqlite:
-                    _copy_sqlite(place, copy)
+                    _copy_sqlite(place, handle, copy)
                 else:
-                    _copy(handle, copy)
+                    _copy(handle, copy, LARGEST[kind])
             finally:
                 os.close(handle)
+        if copy.stat().st_size > LARGEST[kind]:
+            raise UnsafeError(place.path, "is too large")
         self.entries.append(Entry(kind, path, *measure(copy), owner, folder))
         self.contents.append(copy)
 
@@ -195,22 +216,30 @@ def measure(path: Path) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
-def _copy(handle: int, copy: Path) -> None:
+def _copy(handle: int, copy: Path, most: int) -> None:
+    """Copy a file, which may be growing; one octet more than `most` shows that it is too large."""
+    left = most + 1
     with open(handle, "rb", closefd=False) as source, copy.open("xb") as file:
-        shutil.copyfileobj(source, file, CHUNK)
+        while octets := source.read(min(left, CHUNK)):
+            left -= file.write(octets)
 
 
-def _copy_sqlite(place: Place, copy: Path) -> None:
+def _copy_sqlite(place: Place, handle: int, copy: Path) -> None:
     """Copy a database that others write to: they need not wait if it has a write-ahead log, as the state has.
 
-    It is read as the owner of its folder, whom the files are to belong to that SQLite makes beside it.
+    It is read as the owner of its folder, whom the files are to belong to that SQLite makes beside it.  Where others may
+    write as well, it is read as the owner of the database: a journal of theirs would have SQLite, as root, write to what
+    their link leads to, or remove the file that it names.
     """
+    is_shared = others_may_write(place.folder)
+    if is_shared and os.geteuid() == 0 == os.fstat(handle).st_uid:
+        raise UnsafeError(place.path, "is root's, in a folder where others may write")
     path = place.path
     with closing(sqlite3.connect(copy, isolation_level=None)) as target:
         # Its own journal would have to be made by that owner, in our folder.
         target.execute("PRAGMA journal_mode = OFF")
         target.execute("PRAGMA synchronous = OFF")
-        with acting_as_owner(path.parent):
+        with acting_as_owner(handle if is_shared else place.folder):
             if not os.access(path.parent, os.W_OK | os.X_OK, effective_ids=True):
                 raise PermissionError(0, "", str(path.parent))  # SQLite would not say what is out of reach
             try:

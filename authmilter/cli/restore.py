@@ -314,7 +314,7 @@ class _Change:
 
     def __init__(self) -> None:
         self._suffix = f".before-restore-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
-        self._undo: list[Callable[[], None]] = []
+        self._undo: list[tuple[Path, Callable[[], None]]] = []
         self._kept: list[Path] = []
 
     def make(self, items: Sequence[_Item]) -> list[Path]:
@@ -331,12 +331,20 @@ class _Change:
                 for item, place, new in ready:
                     self._replace(item, place, new)
             except BaseException:
-                for undo in reversed(self._undo):
-                    undo()
+                self._take_back()
                 raise
             for _, place, _ in ready:
                 os.fsync(place.folder)
         return self._kept
+
+    def _take_back(self) -> None:
+        """As far as that can be done: who owns a folder may have removed what was in it."""
+        for path, undo in reversed(self._undo):
+            try:
+                undo()
+            except OSError as error:
+                words = f"can't be made what it was: {error.strerror}; look for {path.name}{self._suffix}"
+                _tell([f"{escaped(str(path))}: {escaped(words)}"], error=True)
 
     def _folder(self, item: _Item) -> Place:
         """Where the file goes, in a folder that is made if it is missing."""
@@ -358,7 +366,7 @@ class _Change:
             for suffix in suffixes:
                 self._keep(place, suffix, item.entry.kind in _SQLITE)
             _rename(place, new, place.name)
-            self._undo.append(lambda: _remove(place, place.name))
+            self._undo.append((place.path, lambda: _remove(place, place.name)))
 
     def _keep(self, place: Place, suffix: str, is_database: bool) -> None:
         """Set aside what is there; files that SQLite keeps beside one go with it."""
@@ -374,12 +382,20 @@ class _Change:
                 os.link(old, kept, src_dir_fd=place.folder, dst_dir_fd=place.folder, follow_symlinks=False)
         except PermissionError:  # not every file system knows it, and not every file may have a second name
             _rename(place, old, kept)
-        self._undo.append(lambda: _rename(place, kept, old))
+        self._undo.append((place.path, lambda: _put_back(place, kept, old)))
         if not suffix:
             self._kept.append(place.path.with_name(kept))
 
 
 def _write(item: _Item, place: Place, name: str) -> None:
+    try:
+        _write_new(item, place, name)
+    except OSError as error:
+        error.filename = str(place.path)  # not that of the new file, which says less, or none
+        raise
+
+
+def _write_new(item: _Item, place: Place, name: str) -> None:
     handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=place.folder)
     with open(handle, "wb") as file, item.staged.open("rb") as source:
         shutil.copyfileobj(source, file, CHUNK)
@@ -392,6 +408,11 @@ def _write(item: _Item, place: Place, name: str) -> None:
 
 def _rename(place: Place, old: str, new: str) -> None:
     os.rename(old, new, src_dir_fd=place.folder, dst_dir_fd=place.folder)
+
+
+def _put_back(place: Place, kept: str, old: str) -> None:
+    _rename(place, kept, old)
+    _remove(place, kept)  # it stays if both are names of the same file
 
 
 def _remove(place: Place, name: str) -> None:

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import sqlite3
 import stat
 import subprocess
@@ -367,6 +368,9 @@ HOSTILE: dict[str, Callable[[bytes], bytes]] = {
     "an owner that is no number": lambda backup: remade(
         backup, lambda m, f: entry_of(m, "file").update(owner=["root", "0", "root", 0, 0o600])
     ),
+    "an owner beyond all numbers": lambda backup: remade(
+        backup, lambda m, f: entry_of(m, "file").update(owner=["", (1 << 32) - 1, "", 1 << 32, 0o600])
+    ),
     "a path with NUL": lambda backup: remade(backup, lambda m, f: entry_of(m, "file").update(path="/a\0b")),
     "state that is no database": lambda backup: remade(backup, lambda m, f: f.update({"007/state.db": b"x" * 9000})),
 }  # fmt: skip
@@ -542,6 +546,112 @@ def test_the_user_of_the_daemon_can_t_have_files_of_root_replaced(site: Site) ->
 
 
 @needs_root
+def test_copies_of_keys_do_not_lie_where_the_user_of_the_daemon_can_move_them(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """He owns the folder that the backup is written to, and waits there for a folder of root's to put a link in its place."""
+    site.folder.chmod(0o755)
+    all_to(site, NOBODY)
+    os.chown(site.folder, 0, 0)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    used: list[Path] = []
+    make = tempfile.mkdtemp
+
+    def watched(prefix: str, dir: Path) -> str:  # noqa: A002  its name in tempfile
+        used.append(dir)
+        return make(prefix=prefix, dir=dir)
+
+    monkeypatch.setattr(tempfile, "mkdtemp", watched)
+    assert site.run("backup", "--quiet", site.state / "backup.tar.gz") == (0, "", "")
+    assert used == [tmp_path.resolve()]
+    tmp_path.chmod(0o777)
+    status, _, err = site.run("backup", "--quiet", site.state / "other.tar.gz")
+    assert status == 69
+    assert "set TMPDIR to a folder" in err
+    assert not (site.state / "other.tar.gz").exists()
+
+
+@needs_root
+@pytest.mark.parametrize("owner", [0, NOBODY])
+def test_a_journal_of_others_is_not_for_root_to_obey(site: Site, owner: int) -> None:
+    """Who may write to the folder leaves a journal to roll back, with the name of a file that SQLite is to remove then."""
+    site.folder.chmod(0o755)
+    victim = site.folder / "victim"
+    victim.write_text("root's")
+    site.database.unlink()
+    with closing(sqlite3.connect(site.database)) as base:
+        base.execute("PRAGMA cache_size = 1")
+        base.execute("CREATE TABLE t (n)")
+        base.executemany("INSERT INTO t VALUES (?)", [(b"x" * 3000,)] * 50)
+        base.commit()
+        base.execute("UPDATE t SET n = zeroblob(3000)")
+        journal = Path(f"{site.database}-journal").read_bytes()
+    name = str(victim).encode()
+    trailer = (
+        (2**30 // 4096 + 1).to_bytes(4, "big") + name + len(name).to_bytes(4, "big") + sum(name).to_bytes(4, "big")
+    )
+    Path(f"{site.database}-journal").write_bytes(journal + trailer + journal[:8])
+    for path in site.state.iterdir():
+        os.chown(path, owner if path == site.database else NOBODY, NOBODY)
+    os.chown(site.state, 0, NOBODY)
+    site.state.chmod(0o2770)
+    site.run("backup", "--quiet", site.backup)
+    assert victim.exists()
+
+
+@needs_root
+def test_state_in_a_folder_of_root_s_that_the_daemon_may_write_to(site: Site) -> None:
+    os.chown(site.state, 0, NOBODY)
+    site.folder.chmod(0o755)
+    site.state.chmod(0o2770)
+    for path in site.state.iterdir():
+        os.chown(path, NOBODY, NOBODY)
+    before = dump(site.database)
+    site.saved()
+    site.wipe()
+    assert site.run("restore", site.backup)[0] == 0
+    assert dump(site.database) == before
+
+
+def test_a_spool_that_grows_without_bound_takes_no_room(site: Site) -> None:
+    """What could not be restored is not saved."""
+    os.truncate(site.state / "classifier.table.spool", 1 << 40)
+    status, _, err = site.run("backup", "--quiet", site.backup)
+    assert status == 69
+    assert "classifier.table.spool: is too large" in err
+    assert not site.backup.exists()
+
+
+def test_what_can_t_be_taken_back_does_not_keep_the_rest_from_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user of the daemon removes what is kept of his file, and the disk fails at the next."""
+    site.saved()
+    site.map.write_text("bob: bob@example.org\n")
+    site.ini.write_text(site.ini.read_text() + "# newer\n")
+    site.password.write_text("closed\n")
+    before = {path: path.read_bytes() for path in (site.ini, site.password)}
+    rename = os.rename
+    done: list[str] = []
+
+    def failing(old: Any, new: Any, **folders: int) -> None:
+        if ".before-restore-" in str(old):
+            return rename(old, new, **folders)
+        if done == ["authmilter.ini", "map"]:
+            for kept in site.etc.glob("map.before-restore-*"):
+                kept.unlink()
+            raise OSError(28, "No space left on device")
+        done.append(new)
+        return rename(old, new, **folders)
+
+    monkeypatch.setattr(os, "rename", failing)
+    status, _, err = site.run("restore", "--force", site.backup)
+    assert status == 69
+    assert "No space left" in err
+    assert "map: can't be made what it was" in err
+    assert {path: path.read_bytes() for path in before} == before
+    assert not [path.name for path in site.etc.iterdir() if "before-restore" in path.name]
+
+
+@needs_root
 def test_owners_come_back_with_their_folder(site: Site) -> None:
     os.chown(site.state, NOBODY, NOBODY)
     for path in site.state.iterdir():
@@ -567,18 +677,19 @@ def test_owners_that_do_not_exist_here_are_told_before_anything_is_touched(site:
     assert not site.etc.exists()
 
 
-def test_who_is_ended_leaves_no_copies_of_keys(site: Site) -> None:
-    """It waits for a database that somebody else holds, when SIGTERM comes."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_who_is_ended_leaves_no_copies_of_keys(site: Site, number: signal.Signals) -> None:
+    """It waits for a database that somebody else holds, when the signal comes."""
     with closing(sqlite3.connect(site.database)) as base:
         base.execute("PRAGMA journal_mode = DELETE")
         base.execute("BEGIN EXCLUSIVE")
         command = [sys.executable, "-m", "authmilter.cli", "-c", str(site.ini), "backup", str(site.backup)]
         with subprocess.Popen(command, cwd=ROOT) as process:
             wait_until(lambda: bool(list(site.folder.glob(".authmilter-*/0"))), 10, "a copy of the first file")
-            process.terminate()
+            process.send_signal(number)
             time.sleep(0.2)
             base.rollback()
-            assert process.wait(20) == 143
+            assert process.wait(20) == 128 + number
     assert sorted(path.name for path in site.folder.iterdir()) == ["etc", "state"]
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -280,3 +281,11 @@ def test_the_log_of_a_daemon(form: str) -> None:
         {"domain": "bank.example", "client": "203.0.113.66", "action": "reject", "count": 1}
     ]
     assert report["unreadable"] == 0
+
+
+def test_a_line_of_one_long_word_takes_no_time() -> None:
+    """As whoever may write into a log that others write to might leave it."""
+    summary, before = logs.Summary(), time.process_time()
+    summary.line(b"info: message ref=x action=accept symbols=" + b"a" * (2**18 - 100))
+    assert summary.events == 1
+    assert time.process_time() - before < 2
