@@ -275,8 +275,10 @@ def test_a_killed_daemon_is_started_again(configured: Machine) -> None:
     first = main_pid(configured)
     configured.run("sh", "-c", f"kill -KILL {first}")
     wait_until(
-        lambda: configured.show("authmilter", "ActiveState") == "active"
-        and configured.show("authmilter", "MainPID") not in ("0", first),
+        lambda: (
+            configured.show("authmilter", "ActiveState") == "active"
+            and configured.show("authmilter", "MainPID") not in ("0", first)
+        ),
         60,
         "it is back",
     )
