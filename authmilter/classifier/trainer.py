@@ -131,8 +131,11 @@ def train_anew(path: Path, keep: int, daily: int, of_origin: int) -> str:
 # -- for the daemon ---------------------------------------------------------------------------------------------------
 
 
-async def keep_trained(settings: Callable[[], "Classifier"], helper: socket.socket) -> None:
-    """Have the helper train whenever there is something new, as often as the configuration allows."""
+async def keep_trained(settings: Callable[[], "Classifier"], helper: socket.socket, count: Callable[[], None]) -> None:
+    """Have the helper train whenever there is something new, as often as the configuration allows.
+
+    `count` is called for what is unexpected.
+    """
     said = ""
     pause = FIRST
     while True:
@@ -155,6 +158,7 @@ async def keep_trained(settings: Callable[[], "Classifier"], helper: socket.sock
             failed, words = True, str(error)
         except Exception:
             log.exception("the classifier can't be trained")
+            count()
             continue
         if words and words != said:
             log.log(logging.WARNING if failed else logging.INFO, "%s%s", "not trained: " if failed else "", words)

@@ -83,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         _make_folder(path.parent, config.milter.user)
         _hand_over(path)
+        _check_folder(path.parent)
         as_owner = partial(acting_as_owner, path.parent)
         with as_owner():
             _check_access(path)
@@ -147,6 +148,15 @@ def _hand_over(path: Path) -> None:
                     os.fchown(file, folder.st_uid, folder.st_gid)
             finally:
                 os.close(file)
+
+
+def _check_folder(folder: Path) -> None:
+    """In a folder of root's to which others may write, a journal of theirs would have SQLite, as root, remove what it names."""
+    status = folder.stat()
+    if os.geteuid() == 0 == status.st_uid and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise StartError(
+            f"{folder}: is root's, and others may write to it: chmod go-w it, or give it to the daemon's user"
+        )
 
 
 def _check_access(path: Path) -> None:

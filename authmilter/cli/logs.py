@@ -31,6 +31,7 @@ EX_NOTHING, EX_DATAERR = 1, 65
 LONGEST = 2**18  # octets of a line; ours are much shorter
 MOST = 1000  # rows of a table that may be asked for
 KEPT = 4096  # different values per table; twice as many for a while
+_LONGEST_DOMAIN = 253  # RFC 1035 section 2.3.4, as text; looking for parents takes the square of what is longer
 _WIDEST = 120  # characters of a value that are kept
 _DIRECTIONS = ("inbound", "outbound")
 _ACTIONS = ("accept", "tag", "quarantine", "tempfail", "reject", "discard")
@@ -270,7 +271,7 @@ class Summary:
                     counts[result] += 1
         if direction == "inbound" and "fail" in fields.get("dmarc", "").split(","):
             for domain in fields.get("from", "").split(","):
-                if find_name(self._own, domain):
+                if len(domain) <= _LONGEST_DOMAIN and find_name(self._own, domain):
                     self._failures.add((domain[:_WIDEST], fields.get("client", "")[:_WIDEST], action))
 
     def _refused(self, fields: Fields) -> None:

@@ -189,7 +189,9 @@ class Worker:
 
     async def _train(self, helper: socket.socket) -> None:
         """Have the classifier trained whenever something new was learned."""
-        await keep_trained(lambda: self.config.of(Classifier), helper)
+        await keep_trained(
+            lambda: self.config.of(Classifier), helper, lambda: self.metrics.check_error("classifier", "exception")
+        )
 
     async def _obey(self, control: socket.socket) -> None:
         """Reload at every configuration that arrives; return at end of file."""

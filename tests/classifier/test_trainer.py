@@ -144,12 +144,13 @@ class Daemon:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
         monkeypatch.setattr(trainer, "FIRST", 0.02)
         monkeypatch.setattr(trainer, "LOOK_EVERY", 0.02)
+        self.unexpected = 0
         self.options = Classifier(table=FilePath(str(path)), train_every=Seconds(0.02))
 
     async def until(self, condition: Callable[[], bool]) -> bool:
         """Does that come true?"""
         helper = start_helper()
-        task = asyncio.create_task(keep_trained(lambda: self.options, helper))
+        task = asyncio.create_task(keep_trained(lambda: self.options, helper, self._count))
         deadline = time.monotonic() + 20
         while not condition() and time.monotonic() < deadline:  # noqa: ASYNC110  another process makes it true
             await asyncio.sleep(0.01)
@@ -157,6 +158,9 @@ class Daemon:
         await asyncio.gather(task, return_exceptions=True)
         helper.close()
         return condition()
+
+    def _count(self) -> None:
+        self.unexpected += 1
 
 
 async def test_the_daemon_trains(
@@ -180,7 +184,9 @@ async def test_an_unexpected_error_is_told_and_does_not_end_it(
         return real(path)
 
     monkeypatch.setattr(trainer, "is_due", once_odd)
-    assert await Daemon(monkeypatch, path).until(lambda: "trained from 20 ham and 20 spam" in caplog.text)
+    daemon = Daemon(monkeypatch, path)
+    assert await daemon.until(lambda: "trained from 20 ham and 20 spam" in caplog.text)
+    assert daemon.unexpected == 1
     assert "RuntimeError: odd" in caplog.text
 
 

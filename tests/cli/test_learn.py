@@ -405,6 +405,19 @@ def test_a_journal_of_the_daemons_user_has_root_delete_nothing(
     assert (precious / "file").read_text() == "of root\n"
 
 
+@needs_root
+def test_a_folder_of_root_to_which_others_may_write_is_refused(
+    folder: Path, public: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = public / "state"
+    state.mkdir()
+    state.chmod(0o770)
+    (folder / "am.ini").write_text(f"[classifier]\ntable = {state}/table\n")
+    assert main(["-c", str(folder / "am.ini"), "learn", "ham", "--later", str(folder / "ham")]) == 69
+    assert "others may write to it: chmod go-w" in capsys.readouterr().err
+    assert list(state.iterdir()) == []
+
+
 def hot_journal(database: Path, names: bytes) -> bytes:
     """A journal without pages, which tells SQLite to delete that file in the end (SQLite, "The Rollback Journal")."""
     magic = bytes.fromhex("d9d505f920a163d7")
