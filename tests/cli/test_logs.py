@@ -220,7 +220,8 @@ def test_nothing_in_the_log_reaches_the_terminal_raw(tmp_path: Path, capsys: pyt
 
 def test_the_domains_are_those_of_the_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "am.ini").write_text("[identity]\nlocal_domains = bank.example, .parts.example\n")
-    log = [text_line("message", MESSAGE | {"from": f"{name}.example"}) for name in ("bank", "x.bank", "x.parts", "z")]
+    names = ("bank", "x.bank", "x.parts", "z", "y." * 130 + "parts")  # the last is no name: it is too long
+    log = [text_line("message", MESSAGE | {"from": f"{name}.example"}) for name in names]
     (tmp_path / "log").write_text("".join(log))
     assert main(["-c", str(tmp_path / "am.ini"), "logs", "--json", str(tmp_path / "log")]) == 0
     report = json.loads(capsys.readouterr().out)
