@@ -91,10 +91,10 @@ class Part:
     """
 
     __slots__ = (
+        "_common",
         "_data",
         "_end",
         "_html",
-        "_mime",
         "_names",
         "_source",
         "_start",
@@ -110,7 +110,7 @@ class Part:
 
     def __init__(
         self,
-        mime: "Mime",
+        common: "_Common",
         source: bytes,
         start: int,
         end: int,
@@ -123,7 +123,7 @@ class Part:
         alternative: bool = False,
         kind: str = "part",
     ) -> None:
-        self._mime = mime
+        self._common = common
         self._source = source
         self._start = start
         self._end = end
@@ -187,7 +187,7 @@ class Part:
     def data(self) -> bytes:
         """The decoded octets; no more than what is left of `MAX_DECODED`."""
         if self._data is None:
-            self._data = self._mime.take(self._decoded())
+            self._data = self._common.take(self._decoded())
         return self._data
 
     @property
@@ -203,14 +203,14 @@ class Part:
     def html(self) -> Html | None:
         """What the content says as HTML; None if it is none."""
         if self._html is None and self.content_type.value in ("text/html", "application/xhtml+xml"):
-            self._html = read_html(self._mime.take_markup(self._characters()))  # line ends are blanks to it
+            self._html = read_html(self._common.take_markup(self._characters()))  # line ends are blanks to it
         return self._html
 
     def _characters(self) -> str:
         return decode(self.data[:MAX_TEXT], self.charset)
 
     def _decoded(self) -> bytes:
-        room = self._mime.room
+        room = self._common.room
         encoding = self.encoding
         if encoding in ("base64", _JOINED):
             raw = self._source[self._start : min(self._end, self._start + 2 * room)]
@@ -219,8 +219,8 @@ class Part:
             try:
                 return binascii.a2b_base64(raw)
             except binascii.Error:
-                if len(raw) == self.size and not self._mime.is_cut(self._source, self._end):
-                    self._mime.add("base64_cut", self.content_type.value)
+                if len(raw) == self.size and not self._common.is_cut(self._source, self._end):
+                    self._common.add("base64_cut", self.content_type.value)
                 return base64_decoded(raw.partition(b"=")[0])
         raw = self._source[self._start : min(self._end, self._start + room)]
         if encoding == "quoted-printable":
@@ -228,32 +228,29 @@ class Part:
         return _uudecoded(raw, room) if encoding in _UUENCODE else raw
 
 
-class Mime:
-    """A message taken apart: its `parts` in the order in which they stand, and its `oddities`, each name once."""
+class _Common:
+    """What the parts of a message share: the room that is left, and the oddities.
 
-    def __init__(self, message: Message) -> None:
-        self.parts: list[Part] = []
+    It knows no part: a circle of references would keep the message until the cyclic collector runs, thousands of messages
+    later.
+    """
+
+    __slots__ = ("body", "body_cut", "markup", "oddities", "room")
+
+    def __init__(self, body: bytes, body_cut: bool) -> None:
+        self.body = body
+        self.body_cut = body_cut
         self.room = MAX_DECODED
-        self._markup = MAX_MARKUP
-        self.body = message.body
-        self._body_cut = message.body_cut
-        self._oddities: dict[str, Oddity] = {}
-        self._search = MAX_SEARCHED * len(message.body) + MAX_HEADER
-        fields = tuple(message.fields[at] for at in _content_positions(message))
-        self._entity(fields, self.body, 0, len(self.body), 0, None, False, _NO_TYPE)
-
-    @property
-    def oddities(self) -> tuple[Oddity, ...]:
-        """Where readers differ, and what breaks a rule; complete after the bodies were read that are wanted."""
-        return tuple(self._oddities.values())
+        self.markup = MAX_MARKUP
+        self.oddities: dict[str, Oddity] = {}
 
     def add(self, name: str, detail: str) -> None:
         """Note an oddity; the first of its name stays."""
-        self._oddities.setdefault(name, Oddity(name, detail))
+        self.oddities.setdefault(name, Oddity(name, detail))
 
     def is_cut(self, source: bytes, end: int) -> bool:
         """Does what ends there end because no more of the message was kept?"""
-        return self._body_cut and (end >= len(source) or source is not self.body)
+        return self.body_cut and (end >= len(source) or source is not self.body)
 
     def take(self, data: bytes) -> bytes:
         """`data` as far as there is room for it."""
@@ -265,11 +262,32 @@ class Mime:
 
     def take_markup(self, text: str) -> str:
         """`text` as far as there is time for it."""
-        if len(text) > min(self._markup, MAX_HTML):
+        if len(text) > min(self.markup, MAX_HTML):
             self.add("limits", "HTML")
-            text = text[: self._markup]
-        self._markup -= min(len(text), MAX_HTML)
+            text = text[: self.markup]
+        self.markup -= min(len(text), MAX_HTML)
         return text
+
+
+class Mime:
+    """A message taken apart: its `parts` in the order in which they stand, and its `oddities`, each name once."""
+
+    def __init__(self, message: Message) -> None:
+        self.parts: list[Part] = []
+        self.body = message.body
+        self._common = _Common(message.body, message.body_cut)
+        self._search = MAX_SEARCHED * len(message.body) + MAX_HEADER
+        fields = tuple(message.fields[at] for at in _content_positions(message))
+        self._entity(fields, self.body, 0, len(self.body), 0, None, False, _NO_TYPE)
+
+    @property
+    def oddities(self) -> tuple[Oddity, ...]:
+        """Where readers differ, and what breaks a rule; complete after the bodies were read that are wanted."""
+        return tuple(self._common.oddities.values())
+
+    def add(self, name: str, detail: str) -> None:
+        """Note an oddity; the first of its name stays."""
+        self._common.add(name, detail)
 
     # -------------------------------------------------------------------------------------------- the walk
 
@@ -317,7 +335,7 @@ class Mime:
                     multipart = content_type.value.startswith("multi") and content_type.first(b"boundary")
                     content_type = Described("multipart/mixed" if multipart else "text/plain", content_type.parameters)
                 part = Part(
-                    self,
+                    self._common,
                     source,
                     start,
                     end,
@@ -387,7 +405,7 @@ class Mime:
         if len(readings) > 1 and len(tried) > 1:
             self.add("boundary_ambiguous", " and ".join(name.decode("latin-1") for name in tried[:2]))
         if not readings:
-            if not tried or not self.is_cut(source, end):
+            if not tried or not self._common.is_cut(source, end):
                 self.add("boundary_absent", tried[0].decode("latin-1") if tried else "none is declared")
             readings = self._guessed(source, start, end, b"boundary" in raw_type.lower() and not tried)
             alternative = True
@@ -457,7 +475,7 @@ class Mime:
                 # The line end before a delimiter belongs to that (RFC 2046 section 5.1.1).
                 limit -= 2 if source[limit - 2 : limit] == b"\r\n" else 1
             self._section(source, delimiter.end, max(limit, delimiter.end), part, alternative or closed, default)
-        if not closed and not self.is_cut(source, end) and len(delimiters) < MAX_PARTS:
+        if not closed and not self._common.is_cut(source, end) and len(delimiters) < MAX_PARTS:
             self.add("end_absent", part.content_type.value)
 
     def _section(
@@ -487,7 +505,16 @@ class Mime:
             self.add("outside_parts", kind)
         if len(self.parts) < MAX_PARTS:
             self.parts.append(
-                Part(self, source, start, end, depth=part.depth + 1, parent=part, alternative=alternative, kind=kind)
+                Part(
+                    self._common,
+                    source,
+                    start,
+                    end,
+                    depth=part.depth + 1,
+                    parent=part,
+                    alternative=alternative,
+                    kind=kind,
+                )
             )
 
     def _at_bare_cr(self, part: Part, raw: bytes, tried: Sequence[bytes]) -> None:
@@ -549,7 +576,7 @@ class Mime:
             return
         self.parts.append(
             Part(
-                self,
+                self._common,
                 source,
                 start,
                 end,
@@ -573,7 +600,7 @@ class Mime:
                 name = HeaderField(b"Content-Disposition", b'attachment; filename="' + found[1].strip() + b'"')
                 self.parts.append(
                     Part(
-                        self,
+                        self._common,
                         source,
                         found.end(),
                         end if close < 0 else close + 1,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from authmilter.model import HeaderField
 from authmilter.session import Rulebook
 from tests.bench import instructions
 from tests.bench.answers import EXPECTED, WrongAnswerError, check_dump, problem
@@ -103,6 +104,23 @@ async def test_messages_leave_no_memory_behind(folder: Path, mails: list[Mail]) 
         gc.collect()
         grown.append(sys.getallocatedblocks() - before)
     assert min(grown) < 100, f"{grown} blocks more after 1,000 messages each"
+
+
+async def test_a_message_is_gone_without_the_cyclic_collector(folder: Path, mails: list[Mail]) -> None:
+    """It runs so seldom that hundreds of megabytes would wait for it."""
+    rulebook = rules(folder)
+    html = b"<p>See <a href='https://a.example/'>this</a>.</p>\r\n"
+    parts = b"--b\r\n\r\ntext\r\n--b\r\nContent-Type: text/html\r\n\r\n" + html + b"--b--\r\n"
+    typed = HeaderField(b"Content-Type", b" multipart/alternative; boundary=b")
+    mails = [*mails, mails[0]._replace(fields=(*mails[0].fields, typed), body=parts)]
+    await run(rulebook, mails, len(mails))
+    gc.collect()
+    gc.disable()
+    try:
+        await run(rulebook, mails, len(mails))
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 @pytest.mark.skipif(not instructions.available(), reason="valgrind is not installed")
