@@ -33,11 +33,17 @@ class Done(Generic[T]):
 
     def result(self) -> T:
         if self._error is not None:
-            raise self._error
+            try:
+                raise self._error
+            finally:
+                del self  # else the frames of the error hold it, and it the error
         return self._value  # type: ignore[no-any-return]
 
     def __await__(self) -> Generator[Any, Any, T]:
-        return self.result()
+        try:
+            return self.result()
+        finally:
+            del self
         yield  # makes it a generator, which is what "await" asks for
 
 
@@ -78,14 +84,20 @@ def _stop(coroutine: Coroutine[Any, Any, Any]) -> None:
 
 
 async def _go_on(coroutine: Coroutine[Any, Any, T], waited: Any) -> T:
-    return await _rest(coroutine, waited)
+    rest = _rest(coroutine, waited)
+    del waited
+    return await rest
 
 
 @types.coroutine
 def _rest(coroutine: Coroutine[Any, Any, T], waited: Any) -> Generator[Any, Any, T]:
-    """Pass on what the coroutine waits for, beginning with `waited`, and what comes of it."""
+    """Pass on what the coroutine waits for, beginning with `waited`, and what comes of it.
+
+    When an error passes through, the frame knows neither it nor what has raised it: they would hold each other, and all
+    that the coroutine had, until the cyclic collector runs.
+    """
+    thrown: BaseException | None = None
     while True:
-        thrown: BaseException | None = None
         try:
             yield waited  # a task sends nothing but None
         except GeneratorExit:
@@ -93,7 +105,10 @@ def _rest(coroutine: Coroutine[Any, Any, T], waited: Any) -> Generator[Any, Any,
             raise
         except BaseException as error:
             thrown = error
+        waited = None
         try:
             waited = coroutine.send(None) if thrown is None else coroutine.throw(thrown)
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
+        finally:
+            thrown = None

@@ -131,7 +131,10 @@ class StubResolver:
             if not question.asked and self._under_way < self._max_under_way and self._has_room(client):
                 question.client = client  # who has room need not wait for the other's turn
                 self._put(question, self._loop.time())
-        return await waiting  # cancelling it leaves the question, and the others who wait, alone
+        try:
+            return await waiting  # cancelling it leaves the question, and the others who wait, alone
+        finally:
+            del waiting, question  # they hold the error, whose frames would hold them until the cyclic collector runs
 
     def known(self, name: str, rdtype: str) -> Answer | None:
         """See `interfaces.Resolver`; None too if the question failed lately."""

@@ -224,7 +224,10 @@ async def _connect(address: SocketAddress) -> socket.socket:
             raise
         else:
             return sock
-    raise problem or OSError("has no address")
+    try:
+        raise problem or OSError("has no address")
+    finally:
+        problem = None  # else it and this frame, with the request in those above, hold each other
 
 
 async def _receive(sock: socket.socket, so_far: bytearray) -> bytes:

@@ -360,7 +360,10 @@ class Front(Primitives):
         if self._timer is None:
             self._timer = self._loop.call_at(due, self._look_at_the_clock)
         self._submit(request)
-        return await request.future
+        try:
+            return await request.future
+        finally:
+            del request  # it holds the error, whose frames would hold it until the cyclic collector runs
 
     async def _candidates(self, space: Space, key: str) -> list[bytes]:
         keyring = self._keyring or await self._opened("delete")

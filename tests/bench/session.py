@@ -54,19 +54,20 @@ def rules(folder: Path, config: Config | None = None) -> Rulebook:
 async def one(rulebook: Rulebook, mail: Mail) -> Verdict:
     """One message on a connection of its own."""
     session = Session(rulebook)
-    await session.connect(mail.client_name, "4", 50001, mail.client, MACROS)
-    await session.helo(mail.helo, MACROS)
-    await session.mail([mail.mail_from], MACROS)
-    await session.rcpt([mail.rcpt], MACROS)
-    await session.data(MACROS)
-    session.headers([HeaderField(name, value) for name, value in mail.fields])
-    await session.end_of_headers(MACROS)
-    body = mail.body
-    for start in range(0, len(body), CHUNK):
-        session.body(body[start : start + CHUNK])
-    verdict = await session.end_of_message(MACROS)
-    session.close()
-    return verdict
+    try:
+        await session.connect(mail.client_name, "4", 50001, mail.client, MACROS)
+        await session.helo(mail.helo, MACROS)
+        await session.mail([mail.mail_from], MACROS)
+        await session.rcpt([mail.rcpt], MACROS)
+        await session.data(MACROS)
+        session.headers([HeaderField(name, value) for name, value in mail.fields])
+        await session.end_of_headers(MACROS)
+        body = mail.body
+        for start in range(0, len(body), CHUNK):
+            session.body(body[start : start + CHUNK])
+        return await session.end_of_message(MACROS)
+    finally:
+        session.close()
 
 
 async def staged(rulebook: Rulebook, mail: Mail, spent: list[float]) -> None:
