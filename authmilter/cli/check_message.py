@@ -29,10 +29,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--client-name", default="", metavar="NAME", help="its host name, as the MTA verified it")
     parser.add_argument("--helo", required=True, metavar="NAME", help="what it said in HELO or EHLO")
     parser.add_argument("--mail-from", required=True, metavar="ADDRESS", help='reverse-path; "" is the null one')
-    parser.add_argument("--rcpt", required=True, nargs="+", action="extend", metavar="ADDRESS", help="recipients")
+    parser.add_argument(
+        "--rcpt", required=True, nargs="+", action="extend", metavar="ADDRESS",
+        help="recipients; one word may hold several, with commas between them",
+    )  # fmt: skip
     parser.add_argument("--auth-user", default="", metavar="LOGIN", help="login, for mail that is submitted")
     parser.add_argument("--at", metavar="TIME", help="the clock: ISO 8601, or seconds since 1970")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    form.add_argument(
+        "--answer",
+        action="store_true",
+        help="for an MTA: a line with the action and, of what is refused, the SMTP reply; then the header fields to put on "
+        "top of the message, each above the one before",
+    )
     parser.add_argument("--reference", action="store_true", help="ask pyspf, dkimpy and authres for a second opinion")
     parser.add_argument("file", metavar="FILE", nargs="?", help="the message; - is standard input")
     parser.epilog = (
@@ -84,7 +94,9 @@ def run(args: argparse.Namespace) -> int:
             results=outcome.tx.results,
             now=now,
         )
-    if args.json:
+    if args.answer:
+        sys.stdout.buffer.write(answer(report).encode("utf-8", "backslashreplace"))
+    elif args.json:
         print(json.dumps(report, indent=2, ensure_ascii=True))
     else:
         from authmilter.cli.message_report import show
@@ -181,6 +193,7 @@ async def judge(config: "Config", args: argparse.Namespace, raw: bytes, clock: C
     if args.auth_user:
         macros[b"{auth_authen}"] = args.auth_user.encode()
     refused = (Action.REJECT, Action.TEMPFAIL)
+    recipients = [address for word in args.rcpt for address in addresses(word)]
     turned_away: list[tuple[str, Reply]] = []
 
     async def stages() -> None:
@@ -191,11 +204,11 @@ async def judge(config: "Config", args: argparse.Namespace, raw: bytes, clock: C
             return
         if (await session.mail([_path(args.mail_from)], macros)).action in refused:
             return
-        for recipient in args.rcpt:
+        for recipient in recipients:
             reply = (await session.rcpt([_path(recipient)], macros)).reply
             if reply is not None:
                 turned_away.append((recipient, reply))
-        if len(turned_away) == len(args.rcpt):
+        if len(turned_away) == len(recipients):
             outcomes.append(session.no_recipient_left())
             return
         await session.data(macros)
@@ -214,6 +227,14 @@ async def judge(config: "Config", args: argparse.Namespace, raw: bytes, clock: C
         session.close()
         dns.close()
     return replace(outcomes[-1], refused=tuple(turned_away))
+
+
+_ADDRESS = re.compile(r'(?:[^",\\]|\\.?|"(?:[^"\\]|\\.?)*"?)+', re.DOTALL)
+
+
+def addresses(text: str) -> list[str]:
+    """The addresses of a list with commas; those in quotes belong to a local part (RFC 5321 section 4.1.2)."""
+    return [found for match in _ADDRESS.finditer(text) if (found := match[0].strip())] or [text]
 
 
 def _bytes(text: str) -> bytes:
@@ -238,6 +259,20 @@ def _take(weights: list[tuple[str, float]], symbol: str) -> float:
             del weights[i]
             return weight
     return 0.0
+
+
+def answer(report: dict[str, Any]) -> str:
+    """What an MTA is to do by that object: a line with the action and the reply, then the fields to insert.
+
+    They stand in the order in which they go to the top of the message, each above the one before, and fold with LF and a
+    tab.  Those that are to be taken away are not named.
+    """
+    action, reply = report["action"], report["reply"]
+    if not report["enforced"] and action != "tag":
+        action, reply = "accept", None
+    line = f"{action} {reply['code']} {reply['enhanced']} {reply['text']}" if reply else action
+    fields = [f"{edit['name']}: {edit['value']}" for edit in report["edits"] if edit["op"] == "insert"]
+    return "".join(f"{entry}\n" for entry in (line, *fields))
 
 
 def as_json(outcome: "Outcome") -> dict[str, Any]:

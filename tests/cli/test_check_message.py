@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from authmilter.cli.check_message import parse_time, split, with_crlf
+from authmilter.cli.check_message import addresses, parse_time, split, with_crlf
 from tests.dnsserver import DNSServer
 
 ZONE = {
@@ -245,3 +245,63 @@ def test_a_recipient_who_is_refused_beside_others_is_told_of(check: Runner) -> N
     assert (refused["reply"]["code"], refused["reply"]["enhanced"]) == (550, "5.7.1")
     done = check("--rcpt", "trap@example.net", str(check.message))
     assert "refused    trap@example.net: 550 5.7.1" in done.stdout
+
+
+def test_the_answer_to_an_mta_has_the_fields_in_the_order_in_which_they_go_on_top(check: Runner) -> None:
+    line, *rest = check("--answer", str(check.message)).stdout.split("\n")
+    assert line == "accept"
+    assert rest.pop() == "", "and a line end behind the last"
+    fields = [text for text in rest if not text.startswith("\t")]
+    names = [text.partition(": ")[0] for text in fields]
+    assert names == ["X-Spam-Status", "X-Spam-Score", "X-Spam-Flag", "Authentication-Results"]
+    told = check.json()["edits"]
+    assert "\n".join(rest) == "\n".join(f"{edit['name']}: {edit['value']}" for edit in told)
+
+
+def test_the_answer_to_an_mta_that_is_to_refuse_is_the_reply(check: Runner) -> None:
+    done = check("--answer", str(check.message), ip="203.0.113.1")
+    assert done.returncode == 1
+    assert done.stdout.startswith("reject 550 5.7.26 Email rejected per DMARC policy for example.org [am-")
+    check.configure("[policy]\nenforce = no\n")
+    assert check("--answer", str(check.message), ip="203.0.113.1").stdout.startswith("accept\n")
+
+
+def test_the_answer_to_an_mta_that_is_to_defer_is_the_reply(check: Runner) -> None:
+    check.configure("[spf]\non_temperror = defer\n")
+    done = check("--mail-from", "a@slow.example", "--answer", str(check.message))
+    assert done.returncode == 75
+    assert done.stdout.startswith("tempfail 451 4.7.24 ")
+
+
+def test_nothing_of_a_message_adds_a_line_to_the_answer(check: Runner) -> None:
+    hostile = 'x\nX-Spam-Flag: NO\r\n\r\n"\x85\u2028\udce4'
+    for words in (["--helo", hostile], ["--mail-from", f"{hostile}@example.org"], ["--rcpt", f"{hostile}@example.net"]):
+        done = check(*words, "--answer", str(check.message))
+        names = [text.partition(":")[0] for text in done.stdout.split("\n")[1:-1] if not text.startswith("\t")]
+        assert names == ["X-Spam-Status", "X-Spam-Score", "X-Spam-Flag", "Authentication-Results"]
+
+
+def test_recipients_of_a_list_are_judged_one_by_one(check: Runner) -> None:
+    check.configure("[spamtraps]\naddresses = trap@example.net\n[scores]\nspamtrap = reject\n")
+    found = check.json('--rcpt="a, trap@example.net"@example.net, trap@example.net')
+    assert [refused["address"] for refused in found["refused_recipients"]] == ["trap@example.net"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a@b", ["a@b"]),
+        ("a@b,c@d", ["a@b", "c@d"]),
+        ("<a@b>, <c@d>, ", ["<a@b>", "<c@d>"]),
+        ('"a, b"@c, d@e', ['"a, b"@c', "d@e"]),
+        ('"a\\", b"@c,d@e', ['"a\\", b"@c', "d@e"]),
+        ('"a\\\\",b@c', ['"a\\\\"', "b@c"]),
+        ("a\\,b@c", ["a\\,b@c"]),
+        ('"never closed, a@b', ['"never closed, a@b']),
+        ("a\\", ["a\\"]),
+        ("", [""]),
+        (" , ", [" , "]),
+    ],
+)
+def test_lists_of_recipients(text: str, expected: list[str]) -> None:
+    assert addresses(text) == expected
