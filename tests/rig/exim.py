@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,10 +20,14 @@ EXIM = PROGRAMS / "usr/sbin/exim4"
 LINES = ROOT / "contrib/gateway"
 USER, UID = "Debian-exim", 64999  # the user that Debian's Exim is built for
 KNOWN = "user : alice"  # local parts
+SECTIONS = ("main", "acl", "routers", "transports")
 
+# What is bound over what, in pairs; behind them the command.  Nothing is to be written there, whoever sees it.
 NAMESPACE = """
-mount --bind "$1/passwd" /etc/passwd
-mount --bind "$1/group" /etc/group
+while [ "$1" != -- ]; do
+    mount -o bind,ro "$1" "$2"
+    shift 2
+done
 shift
 exec "$@"
 """
@@ -44,17 +49,41 @@ def require_exim() -> None:
     pytest.skip(reason)
 
 
-class Exim:
-    """A running Exim with the lines of contrib/gateway, that sends what is not for `domain` to `gateway_port`.
+def lines_of(name: str) -> str:
+    """The text of a file of contrib/gateway."""
+    return (LINES / name).read_text()
 
-    Use it as a context manager; `port` is where it listens.  `stop` and `start` work within.
+
+def behind_gateway(domain: str, gateway_port: int) -> "Exim":
+    """By the lines for an Exim behind a gateway, to which it sends what is not for `domain`."""
+    macros = f"GW_ADDRESS = 127.0.0.1\nGW_PORT = {gateway_port}\n"
+    lines = {section: lines_of(f"exim-{section}.conf") for section in SECTIONS}
+    return Exim(domain, {**lines, "main": macros + lines["main"]})
+
+
+class Exim:
+    """A running Exim with mailboxes of `domain`, and `lines` (a text for each section) in its configuration.
+
+    Use it as a context manager; `port` is where it listens, and `folder`, in the lines FOLDER, all that it has.
+    It asks `nameserver`, an address, on port 53; "" are those of this machine.  Folders of this machine are seen there
+    by the names in `mounts`, so that its user can read them wherever they are.  `stop` and `start` work within.
     """
 
-    def __init__(self, domain: str, gateway_port: int) -> None:
+    def __init__(
+        self,
+        domain: str,
+        lines: Mapping[str, str],
+        *,
+        nameserver: str = "",
+        mounts: Mapping[str, Path] | None = None,
+    ) -> None:
         self.port = free_port()
         self.folder = Path()  # while it runs
         self._domain = domain
-        self._gateway_port = gateway_port
+        self._lines = lines
+        self._nameserver = nameserver
+        self._files = ("passwd", "group", *(("resolv.conf",) if nameserver else ()))  # of /etc, that are its own
+        self._mounts = mounts or {}
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -73,6 +102,11 @@ class Exim:
                 ("group", f"{USER}:x:{UID}:"),
             ):
                 (self.folder / name).write_text(f"{entry}\n{Path('/etc', name).read_text()}")  # the first one counts
+            (self.folder / "resolv.conf").write_text(f"nameserver {self._nameserver}\n")
+            for name in self._mounts:
+                (self.folder / name).mkdir()
+            for section in SECTIONS:
+                (self.folder / f"{section}.conf").write_text(self._lines.get(section, ""))
             (self.folder / "exim.conf").write_text(self._configuration())
             self.start()
         except BaseException:
@@ -132,13 +166,27 @@ class Exim:
         maildir = mailbox.Maildir(path, create=False)
         return [maildir.get_bytes(key).replace(b"\n", b"\r\n") for key in maildir.keys()]  # noqa: SIM118  no mapping
 
+    def queue(self) -> str:
+        """What waits, as `mailq` shows it."""
+        done = subprocess.run([*self._enter(), "-bp"], check=True, timeout=30, capture_output=True, text=True)
+        return done.stdout
+
+    def remove_all(self) -> None:
+        """Empty the queue."""
+        ids = [file.name.removesuffix("-H") for file in (self.folder / "spool/input").glob("*-H")]
+        if ids:
+            subprocess.run([*self._enter(), "-Mrm", *ids], check=True, timeout=30, capture_output=True)
+
     def log(self) -> str:
         """What it logged."""
         return "".join(file.read_text("utf-8", "replace") for file in sorted((self.folder / "log").glob("*log")))
 
     def _enter(self) -> tuple[str | Path, ...]:
-        script = ("unshare", "--mount", "sh", "-e", "-c", NAMESPACE, "namespace", self.folder)
-        return (*script, self.folder / "exim4", "-C", self.folder / "exim.conf")
+        script = ("unshare", "--mount", "sh", "-e", "-c", NAMESPACE, "namespace")
+        pairs = [(self.folder / name, Path("/etc", name)) for name in self._files]
+        pairs += [(source, self.folder / name) for name, source in self._mounts.items()]
+        mounts = [path for pair in pairs for path in pair]
+        return (*script, *mounts, "--", self.folder / "exim4", "-C", self.folder / "exim.conf")
 
     def _end(self) -> None:
         self.stop()
@@ -147,8 +195,7 @@ class Exim:
     def _configuration(self) -> str:
         folder = self.folder
         return f"""
-GW_ADDRESS = 127.0.0.1
-GW_PORT = {self._gateway_port}
+FOLDER = {folder}
 exim_path = {folder}/exim4
 spool_directory = {folder}/spool
 log_file_path = {folder}/log/%slog
@@ -160,13 +207,13 @@ daemon_smtp_ports = {self.port}
 tls_advertise_hosts =
 host_lookup =
 rfc1413_query_timeout = 0s
-.include {LINES}/exim-main.conf
+.include {folder}/main.conf
 
 begin acl
-.include {LINES}/exim-acl.conf
+.include {folder}/acl.conf
 
 begin routers
-.include {LINES}/exim-routers.conf
+.include {folder}/routers.conf
 
 known:
   driver = accept
@@ -174,7 +221,7 @@ known:
   transport = maildir
 
 begin transports
-.include {LINES}/exim-transports.conf
+.include {folder}/transports.conf
 
 maildir:
   driver = appendfile

@@ -13,7 +13,7 @@ import pytest
 
 from tests.dnsserver import DNSServer
 from tests.rig.daemon import Configuration, Daemon
-from tests.rig.exim import LINES, Exim, require_exim
+from tests.rig.exim import LINES, Exim, behind_gateway, require_exim
 from tests.rig.mail import BAD_IP, GOOD_IP, GOOD_NAME, KeyFiles, dkim_signed, message, zone
 from tests.rig.postfix import Answer, Client, Postfix
 from tests.rig.sink import Delivery, Sink
@@ -88,7 +88,7 @@ def one_gateway(one_sink: Sink, keys: KeyFiles, gateway_dns: DNSServer) -> Itera
     try:
         with Daemon("unix", ini(keys, gateway_dns.address)) as daemon:
             postfix = Postfix([daemon.address], one_sink.port)
-            with Exim(DOMAIN, postfix.port) as exim:
+            with behind_gateway(DOMAIN, postfix.port) as exim:
                 postfix.settings.update(main_cf(folder, daemon, exim.port))
                 with postfix:
                     yield Gateway(daemon, postfix, exim, one_sink)
