@@ -141,7 +141,7 @@ def dns() -> Iterator[DNSServer]:
         "unsure.example TXT": ["v=spf1 -all"],
     }
     host = f"127.53.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
-    with DNSServer(records, {"unsure.example": "servfail"}, host=host, port=53) as server:
+    with DNSServer(records, {"unsure.example": "servfail", "*.silent.example": "drop"}, host=host, port=53) as server:
         yield server
 
 
@@ -204,6 +204,18 @@ def test_what_can_not_be_decided_now_is_deferred_in_our_words(site: Site, marker
     answer = site.send(message(marker, "a@unsure.example"), "a@unsure.example")
     assert (answer.code, answer.stage) == (451, "eom")
     assert answer.text.startswith("4.7.24 SPF of unsure.example could not be checked")
+
+
+def test_servers_that_never_answer_are_a_result_and_not_the_lack_of_an_answer(site: Site, marker: str) -> None:
+    signatures = b"".join(
+        b"DKIM-Signature: v=1; a=rsa-sha256; d=d%d.silent.example; s=s; h=from; bh=AAAA; b=AAAA\r\n" % number
+        for number in range(5)
+    )
+    author = "a@a.silent.example"
+    answer = site.send(signatures + message(marker, author), author, addr=BAD_IP, helo=b"h.silent.example")
+    assert answer.accepted
+    (results,) = received(site.exim.find(marker)).values(b"Authentication-Results")
+    assert b"dmarc=temperror" in results
 
 
 @pytest.mark.parametrize(
