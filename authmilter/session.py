@@ -729,7 +729,8 @@ class Session:
         if sealer is None or not self._sealing:
             return []
         try:
-            return list(sealer.seal(self._chain, self._arc, self._as_sent(), results, self.rules.clock()))
+            message, left_out = self._as_sent()
+            return list(sealer.seal(self._chain, self._arc, message, results, self.rules.clock(), left_out))
         except SigningError as error:
             log.info("%s: not sealed: %s", self.reference, error)
         except Exception:
@@ -746,7 +747,8 @@ class Session:
         if not choice.keys:
             return [], f"no: {choice.reason}"
         try:
-            edits = self.rules.files.signer.sign(choice, self._as_sent(), self.rules.clock())
+            message, left_out = self._as_sent()
+            edits = self.rules.files.signer.sign(choice, message, self.rules.clock(), left_out)
         except SigningError as error:
             return [], f"no: {error}"
         except Exception:
@@ -758,10 +760,10 @@ class Session:
             self.rules.observer.signature(key.algorithm, "success")
         return edits, ",".join(f"{key.selector}/{choice.domain}/{key.algorithm}" for key in choice.keys)
 
-    def _as_sent(self) -> Message:
-        """The message that a signature of ours will be held against."""
+    def _as_sent(self) -> tuple[Message, frozenset[bytes]]:
+        """The message that a signature of ours will be held against, and the names of fields that it must not cover."""
         message = self.tx.message
-        return sendmail_form.as_sent(message) if self.tx.connection.by_sendmail else message
+        return sendmail_form.as_sent(message) if self.tx.connection.by_sendmail else (message, frozenset())
 
     def _settle(self, ruling: Ruling, stage: Stage, authentication_results: str, signed: str) -> Ruling:
         """The transaction has its final verdict: log and count it; without `enforce` it is accepted all the same."""

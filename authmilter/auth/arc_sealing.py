@@ -1,7 +1,7 @@
 """Adding a set to an Authenticated Received Chain, for mail that is forwarded (RFC 8617 section 5.1)."""
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from authmilter.auth.arc import AAR, AMS, AS, MAX_SETS, ArcResult, Chain, set_forms
 from authmilter.auth.canonical import relaxed_field
@@ -43,13 +43,20 @@ class Sealer:
         self._names = field_names(headers, oversign)
 
     def seal(
-        self, chain: Chain, validated: ArcResult, message: Message, results: str, now: float
+        self,
+        chain: Chain,
+        validated: ArcResult,
+        message: Message,
+        results: str,
+        now: float,
+        left_out: Collection[bytes] = (),
     ) -> tuple[HeaderEdit, ...]:
         """The next set, as three fields to be inserted in this order: the seal ends up on top.
 
         `chain` and `validated` are what `parse_chain` and `verify` made of the message; `results` is the value of our
         Authentication-Results, arc= included.  `message` is as it is to be sent on, with `body_hash_key` among its
-        hashes; `now` is in seconds since the epoch.
+        hashes; `now` is in seconds since the epoch.  `left_out` are lower-case names of fields that are not covered, whatever
+        the options say.
 
         A chain that fails is sealed with cv=fail, once, which ends it.  Raises SigningError, with the reason, where
         nothing must be added: the chain has ended already, has 50 sets, or it is not known whether it passes.
@@ -68,7 +75,7 @@ class Sealer:
             raise SigningError(f"not examined whole: {message.oversized or 'body'}")
 
         aar = f"i={instance}; {results}"
-        names, fields = signed_fields(self._names, message)
+        names, fields = signed_fields(self._names, message, left_out)
         end = f"i={instance}; s={self._key.selector}; t={int(now)}"
         ams = self._signed(
             AMS,

@@ -1,7 +1,7 @@
 """DKIM signatures for mail that we send (RFC 6376 section 5, RFC 8301, RFC 8463)."""
 
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import sha256
@@ -141,10 +141,11 @@ class Signer:
         """The hashes of the body that `sign` will need."""
         return {self._sections[choice.section].body} if choice.keys else set()
 
-    def sign(self, choice: Choice, message: Message, now: float) -> list[HeaderEdit]:
+    def sign(self, choice: Choice, message: Message, now: float, left_out: Collection[bytes] = ()) -> list[HeaderEdit]:
         """One DKIM-Signature for each key, to be inserted in this order: that of the RSA key ends up on top.
 
         `message.body_hashes` must hold `body_hash_keys(choice)`, of the whole body; `now` is in seconds since the epoch.
+        `left_out` are lower-case names of fields that are not signed, whatever the options say.
         Raises SigningError if the message was not examined whole, or has too many fields to sign.
         """
         if not choice.keys:
@@ -153,7 +154,7 @@ class Signer:
         body_hash = message.body_hashes.get(section.body)
         if body_hash is None or message.oversized:
             raise SigningError(f"not examined whole: {message.oversized or 'body'}")
-        names, fields = signed_fields(section.names, message)
+        names, fields = signed_fields(section.names, message, left_out)
         canonical = HEADER[section.header]
         signed = b"".join(map(canonical, fields))
         times = [f" t={int(now)};"]
@@ -207,15 +208,19 @@ def _wildcard_domain(options: Sign, author: str, parent: str) -> str:
 # -- making a signature ------------------------------------------------------------------------------------------------
 
 
-def signed_fields(wanted: FieldNames, message: Message) -> tuple[list[str], list[HeaderField]]:
+def signed_fields(
+    wanted: FieldNames, message: Message, left_out: Collection[bytes] = ()
+) -> tuple[list[str], list[HeaderField]]:
     """The parts of h=, each with the colon or semicolon after it, and the fields that it names, in its order.
 
-    Raises SigningError if there are too many.
+    Those in `left_out`, lower-case names, are not among them.  Raises SigningError if there are too many.
     """
     names: list[str] = []
     fields: list[HeaderField] = []
     index = message.index
     for name, key, oversigned in wanted:
+        if key in left_out:
+            continue
         # RFC 6376 section 5.4.2: several fields of a name are signed from the bottom up.
         for position in reversed(index.get(key, ())):
             names.append(name)

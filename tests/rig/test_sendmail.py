@@ -12,7 +12,7 @@ from pathlib import Path
 import dkim
 import pytest
 
-from tests.auth.test_sendmail_form import CASES, SAME
+from tests.auth.test_sendmail_form import CASES, SAME, UNFORESEEN, VERY_MANY
 from tests.dnsserver import DNSServer
 from tests.rig.daemon import Configuration, Daemon
 from tests.rig.mail import KeyFiles, dkim_signed, dkim_verdicts, message, rsa_pem, zone
@@ -361,24 +361,53 @@ def test_a_signature_survives_the_fields_that_sendmail_adds(site: Site, missing:
 
 
 def test_a_signature_survives_what_sendmail_makes_of_addresses(site: Site, marker: str) -> None:
-    written = {**{what: case[0] for what, case in CASES.items()}, **SAME}
-    written["a name with dots as author"] = ""
+    written = {**{what: case[0] for what, case in CASES.items()}, **SAME, **UNFORESEEN}
+    written["very many addresses"] = VERY_MANY
     with site.sendmail.smtp(login="alice") as client:
         for number, addresses in enumerate(written.values()):
             text = message(f"{number}-{marker}", "alice@sender.example")
-            if addresses:
-                text = text.replace(b"To: user@test", f"Cc: {addresses}\r\nTo: {addresses}".encode())
-            else:
-                text = text.replace(b"From: Somebody", b"From: Dr. A. O'Hara")
+            text = text.replace(b"To: user@test", f"Cc: {addresses}\r\nTo: {addresses}".encode())
             assert client.deliver(text, "alice@sender.example").accepted
     broken = {}
     for number, what in enumerate(written):
-        delivery = site.sink.find(f"Subject: {number}-{marker}".encode())
+        delivery = site.sink.find(f"Subject: {number}-{marker}\r".encode())
         if dkim_verdicts(delivery.content) != [True, True]:
             broken[what] = delivery.values(b"To")[0]
+        (signed, _) = (
+            re.findall(rb"(?i)[a-z-]+", value.split(b"h=")[1].split(b";")[0])
+            for value in delivery.values(b"DKIM-Signature")
+        )
+        assert {b"From", b"Subject"} <= set(signed)
+        assert (b"To" in signed) is (b"Cc" in signed) is (what in CASES or what in SAME), what
         if what in CASES:
             assert b" ".join(delivery.values(b"To")[0].split()).decode() == CASES[what][1].replace("\r\n", "")
     assert not broken
+
+
+AUTHORS = {
+    "dots": "Dr. A. O'Hara <alice@sender.example>",
+    "no name": "alice@sender.example",
+    "a comment": "alice@sender.example(Alice)",
+    "a comment in front": "(Alice)alice@sender.example",
+    "two authors": "A. B. <alice@sender.example>,C <c@sender.example>",
+    "a name of many words": "Long " * 60 + "<alice@sender.example>",
+    "many encoded words": "=?utf-8?B?QUJDREVGR0hJSktMTU5PUFFSU1RVVldY?=\r\n " * 7 + "<alice@sender.example>",
+    "a quoted name": '"Doe, A. \\"J\\"" <alice@sender.example>',
+    "UTF-8": "Alice Müller-Lüdenscheidt (München) <alice@sender.example>",
+}
+
+
+def test_a_signature_survives_what_sendmail_makes_of_authors(site: Site, marker: str) -> None:
+    with site.sendmail.smtp(login="alice") as client:
+        for number, author in enumerate(AUTHORS.values()):
+            text = message(f"{number}-{marker}", "alice@sender.example")
+            text = text.replace(b"From: Somebody <alice@sender.example>", f"From: {author}".encode())
+            assert client.deliver(text, "alice@sender.example").accepted
+    found = {
+        what: dkim_verdicts(site.sink.find(f"Subject: {number}-{marker}\r".encode()).content)
+        for number, what in enumerate(AUTHORS)
+    }
+    assert found == {what: [True, True] for what in AUTHORS}
 
 
 def test_local_submission_is_signed_and_never_refused(site: Site, marker: str) -> None:
