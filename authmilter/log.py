@@ -1,22 +1,26 @@
-"""The log: one line per message, on standard error, as key=value text or as JSON.
+"""The log: one line per message or other event, on standard error, as key=value text or as JSON.
 
-Nothing of a message reaches the log raw: what is not printable ASCII is escaped.
+Nothing of a message reaches the log raw: what is not printable ASCII is escaped, in tracebacks too.
 """
 
 import json
 import logging
 import re
 import sys
+import threading
 import time
 from collections.abc import Mapping
-from typing import TextIO
+from typing import Any, TextIO
 
 LOGGER = logging.getLogger("authmilter")
 MESSAGES = logging.getLogger("authmilter.message")
+_ASYNCIO = logging.getLogger("asyncio")
 
 _PLAIN = re.compile(r"[!#-<>-\[\]-~]++")  # printable, without blank, quote, equals sign and backslash
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-_UNSAFE = {c: f"\\x{c:02x}" for c in [*range(32), 127, *range(128, 160)]} | {ord("\\"): "\\\\", ord('"'): '\\"'}
+_CONTROL = {c: f"\\x{c:02x}" for c in [*range(32), *range(127, 160)]}
+_UNSAFE = _CONTROL | {ord("\\"): "\\\\", ord('"'): '\\"'}
+_TRACEBACK = 16 * 1024  # characters of one that are kept: journald and syslog have a limit for a line
 
 
 Fields = Mapping[str, str | int | float]
@@ -37,14 +41,14 @@ class TextFormatter(logging.Formatter):
     """``level message`` or ``level event key=value ...``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, whatever the message holds; a traceback follows on lines of its own."""
+        """One line, whatever the message and the traceback hold; the latter follows as one more ``key=value``."""
         fields: Fields | None = getattr(record, "fields", None)
         if fields is not None:
             line = self.line(record.levelname.lower(), record.created, record.msg, fields)
         else:
             line = f"{record.levelname.lower()}: {_one_line(record.getMessage())}"
         if record.exc_info:
-            line = f"{line}\n{self.formatException(record.exc_info)}"
+            line = f"{line} traceback={quote(_shortened(self.formatException(record.exc_info)))}"
         return line
 
     def line(self, level: str, created: float, event: str, fields: Fields) -> str:  # noqa: ARG002
@@ -66,7 +70,7 @@ class JsonFormatter(logging.Formatter):
         if fields is None:
             event, fields = "log", {"message": record.getMessage()}
         if record.exc_info:
-            fields = {**fields, "traceback": self.formatException(record.exc_info)}
+            fields = {**fields, "traceback": _shortened(self.formatException(record.exc_info))}
         return self.line(record.levelname.lower(), record.created, event, fields)
 
     def line(self, level: str, created: float, event: str, fields: Fields) -> str:
@@ -75,7 +79,14 @@ class JsonFormatter(logging.Formatter):
 
 
 def _one_line(text: str) -> str:
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    return text.translate(_CONTROL).encode("ascii", "backslashreplace").decode()
+
+
+def _shortened(traceback: str) -> str:
+    """How it begins and how it ends: the text of an exception may be as long as a message."""
+    if len(traceback) <= _TRACEBACK:
+        return traceback
+    return f"{traceback[: _TRACEBACK // 2]}\n[...]\n{traceback[-_TRACEBACK // 2 :]}"
 
 
 class Handler(logging.StreamHandler[TextIO]):
@@ -93,12 +104,30 @@ class Handler(logging.StreamHandler[TextIO]):
 
 
 def configure(format: str, level: str, stream: TextIO | None = None) -> None:  # noqa: A002  the option's name
-    """Send the log of this process to `stream` (standard error) in that format."""
+    """Send the log of this process to `stream` (standard error) in that format; what asyncio has to complain of too."""
     handler = Handler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter())
-    LOGGER.handlers = [handler]
-    LOGGER.propagate = False
+    for logger in (LOGGER, _ASYNCIO):
+        logger.handlers = [handler]
+        logger.propagate = False
     LOGGER.setLevel(_LEVELS[level])
+    _ASYNCIO.setLevel(logging.WARNING)
+
+
+def log_uncaught() -> None:
+    """From now on exceptions that nobody catches, in any thread, are logged, where Python would print many raw lines."""
+
+    def report(kind: type[BaseException], error: BaseException | None, traceback: Any) -> None:
+        if error is not None and not issubclass(kind, KeyboardInterrupt):
+            LOGGER.error("uncaught exception", exc_info=(kind, error, traceback))
+
+    def in_thread(args: threading.ExceptHookArgs) -> None:
+        if args.exc_type is not SystemExit:  # which ends a thread without a word
+            report(args.exc_type, args.exc_value, args.exc_traceback)
+
+    sys.excepthook = report
+    threading.excepthook = in_thread
+    sys.unraisablehook = lambda args: report(args.exc_type, args.exc_value, args.exc_traceback)
 
 
 def message_line(fields: Fields) -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -24,6 +25,9 @@ def stream() -> Iterator[io.StringIO]:
     MESSAGES.handlers, MESSAGES.filters, MESSAGES.propagate, MESSAGES.disabled = [], [], True, False
     LOGGER.setLevel(level)
     MESSAGES.setLevel(logging.NOTSET)
+    asyncio = logging.getLogger("asyncio")
+    asyncio.handlers, asyncio.propagate = [], True
+    asyncio.setLevel(logging.NOTSET)
 
 
 @pytest.mark.parametrize(
@@ -72,13 +76,81 @@ def test_other_lines_lose_their_control_characters(stream: io.StringIO) -> None:
     assert stream.getvalue() == "warning: client said x\\x0d\\x0ay\n"
 
 
-def test_a_traceback_follows_its_line(stream: io.StringIO) -> None:
+def test_other_lines_are_printable_ascii(stream: io.StringIO) -> None:
+    configure("text", "info", stream)
+    logging.getLogger("authmilter.test").warning("client said %s", "\u202e\x9b\x7fü \U0001f600")
+    assert stream.getvalue() == "warning: client said \\u202e\\x9b\\x7f\\xfc \\U0001f600\n"
+
+
+def fail(text: str) -> None:
+    raise ValueError(text)
+
+
+HOSTILE = 'x\r\nerror: message ref=am-1 "\x1b[31m\\ \u202e'
+
+
+@pytest.mark.parametrize("fields", [None, {"ref": "am-1"}], ids=["a sentence", "an event"])
+def test_a_traceback_is_on_the_line_of_its_event(stream: io.StringIO, fields: dict[str, str] | None) -> None:
     configure("text", "info", stream)
     try:
-        int("oops")
+        fail(HOSTILE)
+    except ValueError:
+        logging.getLogger("authmilter.test").exception("failed", extra={"fields": fields} if fields else None)
+    line = stream.getvalue()
+    assert line.endswith("\n")
+    assert line[:-1].isascii()
+    assert line[:-1].isprintable()
+    start = "error: failed ref=am-1 " if fields else "error: failed "
+    assert line.startswith(f'{start}traceback="Traceback (most recent call last):\\x0a  File \\"')
+    assert line.endswith('ValueError: x\\x0d\\x0aerror: message ref=am-1 \\"\\x1b[31m\\\\ \\u202e"\n')
+
+
+@pytest.mark.parametrize("output", ["text", "json"])
+def test_a_long_traceback_is_cut_in_its_middle(stream: io.StringIO, output: str) -> None:
+    configure(output, "info", stream)
+    try:
+        fail("x" * 1_000_000 + " the end")
     except ValueError:
         logging.getLogger("authmilter.test").exception("failed")
-    assert stream.getvalue().startswith("error: failed\nTraceback")
+    line = stream.getvalue()
+    assert len(line) < 20_000
+    assert line.count("\n") == 1
+    assert "Traceback (most recent call last)" in line
+    assert "x[...]x" in line.replace("\\x0a", "").replace("\\n", "")
+    assert line.rstrip('"}\n').endswith("the end")
+
+
+UNCAUGHT = {
+    "at the end": "raise ValueError(HOSTILE)",
+    "in a thread": "import threading; t = threading.Thread(target=int, args=(HOSTILE,)); t.start(); t.join()",
+    "in a task": """
+async def fail(): raise ValueError(HOSTILE)
+async def main():
+    import gc
+    asyncio.ensure_future(fail())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    gc.collect()
+import asyncio; asyncio.run(main())
+""",
+    "in __del__": """
+class C:
+    def __del__(self): raise ValueError(HOSTILE)
+C()
+""",
+}
+
+
+@pytest.mark.parametrize("code", UNCAUGHT.values(), ids=UNCAUGHT)
+@pytest.mark.parametrize("output", ["text", "json"])
+def test_what_nobody_catches_is_one_line(code: str, output: str) -> None:
+    start = f"from authmilter.log import *\nconfigure({output!r}, 'info')\nlog_uncaught()\nHOSTILE = {HOSTILE!r}\n"
+    done = subprocess.run([sys.executable, "-c", start + code], capture_output=True, text=True, timeout=60, check=False)
+    (line,) = done.stderr.splitlines()
+    assert line.isascii()
+    assert line.isprintable()
+    assert "ValueError" in line
+    assert line.startswith(("error: uncaught exception traceback=", "error: Task exception", '{"time": '))
 
 
 # What a session gives: texts, mostly without anything to quote, numbers, and what a stranger has put into them.

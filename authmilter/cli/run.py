@@ -7,7 +7,7 @@ from authmilter.cli import EX_CONFIG, EX_UNAVAILABLE
 from authmilter.config import ini
 from authmilter.errors import ConfigError, StartError
 from authmilter.files import load_files
-from authmilter.log import configure
+from authmilter.log import configure, log_uncaught
 from authmilter.server.supervisor import Supervisor
 
 log = logging.getLogger("authmilter")
@@ -20,6 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM.  From here on everything is logged, errors of the configuration too."""
     configure("text", "info")
+    log_uncaught()
     try:
         path = ini.find(args.config)
         loaded = ini.load_with_origins(path)
