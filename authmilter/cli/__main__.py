@@ -6,13 +6,14 @@ A verb is a module of this package, named as the verb with ``_`` for ``-``, that
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from authmilter import __version__
-from authmilter.cli import EX_CONFIG, EX_INTERRUPT, EX_PIPE, EX_UNAVAILABLE, EX_USAGE
+from authmilter.cli import EX_CONFIG, EX_INTERRUPT, EX_IOERR, EX_PIPE, EX_UNAVAILABLE, EX_USAGE
 from authmilter.config.option import suggestion
 from authmilter.errors import ConfigError, StartError
 
@@ -37,9 +38,55 @@ class _Parser(argparse.ArgumentParser):
         self.exit(EX_USAGE, f"{self.prog}: {message}\n")
 
 
+class _Output(io.FileIO):
+    """Standard output, which remembers why it could not be written: an error of it is then known from all others."""
+
+    problem: OSError | None = None
+
+    def write(self, octets: Any, /) -> int:
+        try:
+            return super().write(octets)
+        except OSError as error:
+            self.problem = error
+            raise
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    output = _output()
+    try:
+        try:
+            return _command(list(sys.argv[1:] if argv is None else argv))
+        finally:
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        return EX_INTERRUPT
+    except OSError:
+        if output is None or output.problem is None:
+            raise
+        # What is still buffered must not fail again when Python flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
+        if isinstance(output.problem, BrokenPipeError):  # whoever read us has seen enough
+            return EX_PIPE
+        print(f"authmilter: standard output: {output.problem.strerror}", file=sys.stderr)
+        return EX_IOERR
+
+
+def _output() -> _Output | None:
+    """Have standard output remember its errors; None if it is not that of the process."""
+    stream: object = sys.stdout
+    if stream is None:  # closed: nobody wants to read it
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  for as long as the process runs
+    if stream is not sys.__stdout__ or not isinstance(stream, io.TextIOWrapper):
+        return None
+    output = _Output(stream.fileno(), "w", closefd=False)
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(output), stream.encoding, stream.errors, line_buffering=stream.isatty()
+    )
+    return output
+
+
+def _command(words: Sequence[str]) -> int:
     verb = _verb(words)
     if verb is not None and verb not in VERBS:
         print(f"authmilter: unknown verb {verb!r}{suggestion(verb, VERBS)}", file=sys.stderr)
@@ -96,21 +143,14 @@ def _module(verb: str) -> Any:
 
 def _run(verb: str, args: argparse.Namespace) -> int:
     try:
-        status = int(_module(verb).run(args))
-        sys.stdout.flush()
+        return int(_module(verb).run(args))
     except ConfigError as error:
         print("\n".join(error.problems), file=sys.stderr)
         return EX_CONFIG
     except StartError as error:
+        sys.stdout.flush()  # raises OSError if it is standard output that fails, which is then told as that alone
         print(f"authmilter: {error}", file=sys.stderr)
         return EX_UNAVAILABLE
-    except BrokenPipeError:
-        # Whoever read us has seen enough.  What is still buffered must not fail again when Python flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EX_PIPE
-    except KeyboardInterrupt:
-        return EX_INTERRUPT
-    return status
 
 
 if __name__ == "__main__":

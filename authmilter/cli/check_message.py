@@ -46,7 +46,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reference", action="store_true", help="ask pyspf, dkimpy and authres for a second opinion")
     parser.add_argument("file", metavar="FILE", nargs="?", help="the message; - is standard input")
     parser.epilog = (
-        "Exit status: 0 neither of these, 1 the message would be refused, 75 deferred, 65 it can't be read, "
+        "In the results the name of the server is [identity] authserv_id, or else the host name of this machine; the daemon takes "
+        "it from its MTA instead, as the macro j.  Exit status: 0 neither of these, 1 the message would be refused, 75 deferred, 65 it can't be read, "
         "78 the configuration can't be used."
     )
 

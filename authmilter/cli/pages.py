@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from authmilter.cli import EX_CONFIG, EX_UNAVAILABLE, EX_USAGE
+from authmilter.cli import EX_CONFIG, EX_IOERR, EX_UNAVAILABLE, EX_USAGE
 from authmilter.config.ini import DEFAULT_PATH
 from authmilter.config.mdoc import escape, literal, paragraphs, sentences, tagged
 from authmilter.state_directory import SYSTEM_DIRECTORY
@@ -34,6 +34,7 @@ _STATUSES = {
     0: "The daemon ended as it was told, or the command found nothing wrong.",
     EX_USAGE: "The command line is wrong.",
     EX_UNAVAILABLE: "A socket, the store or the daemon is not to be had.",
+    EX_IOERR: "Standard output can't be written: the disk is full, for instance.",
     EX_CONFIG: "The configuration has mistakes; all of them were named.",
 }
 

@@ -1,5 +1,6 @@
 """Commands that are called within the process of the tests."""
 
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -10,7 +11,9 @@ from authmilter.log import LOGGER
 @pytest.fixture(autouse=True)
 def log_as_before() -> Iterator[None]:
     """A command sends the log to its standard error; other tests want it back."""
-    before = LOGGER.handlers, LOGGER.propagate, LOGGER.level
+    loggers = (LOGGER, logging.getLogger("asyncio"))
+    before = [(logger.handlers, logger.propagate, logger.level) for logger in loggers]
     yield
-    LOGGER.handlers, LOGGER.propagate = before[:2]
-    LOGGER.setLevel(before[2])
+    for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)

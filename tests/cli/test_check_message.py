@@ -1,6 +1,7 @@
 """`authmilter check-message` as an administrator runs it: a process, a file, a DNS server over sockets."""
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -110,6 +111,12 @@ def test_the_json_of_the_contract(check: Runner) -> None:
     assert found["authentication_results"] == found["edits"][-1]["value"]
     assert {"op", "index", "name", "value"} == set(found["edits"][0])
     assert "reference" not in found
+
+
+def test_without_a_name_in_the_configuration_it_is_that_of_the_host_and_the_help_says_so(check: Runner) -> None:
+    assert "authserv_id" not in (check.folder / "am.ini").read_text()
+    assert check.json()["authentication_results"].startswith(f"{socket.gethostname()};")
+    assert "the host name of this machine" in " ".join(check("--help").stdout.split())
 
 
 def test_findings_have_score_and_stage(check: Runner) -> None:
