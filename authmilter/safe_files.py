@@ -117,9 +117,12 @@ class _Walk:
             if status is not None and stat.S_ISLNK(status.st_mode) and (follow or self._parts):
                 self._follow(part, status)
             elif self._parts:
-                if status is None and make:
+                is_made = status is None and make
+                if is_made:
                     self._make(part)
                 self._enter(part)
+                if is_made:
+                    os.fchmod(self.folder, 0o755)  # whatever the umask says
             else:
                 return Place(self.folder, self._at / part)
         raise UnsafeError(self._goal, "is a folder")

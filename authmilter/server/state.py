@@ -3,10 +3,12 @@
 import grp
 import os
 import pwd
+import stat
 from pathlib import Path
 
 from authmilter.config.schema import Store
 from authmilter.errors import StartError, StoreError
+from authmilter.safe_files import Place, locate
 from authmilter.state_directory import SYSTEM_DIRECTORY, state_directory
 from authmilter.store import prove
 
@@ -38,23 +40,39 @@ def find_state(url: str) -> Path | None:
 
 
 def make_state_directory(url: str, user: str, group: str) -> None:
-    """Make the directory of the state file, as long as we are root, for the user that we become."""
+    """Make the directory of the state file, as long as we are root, for the user that we become; those above it are root's."""
     path = sqlite_path(url)
     if path is None:
         return
-    usual = url == "sqlite:"  # ours: what an earlier start as root left there is handed on
     try:
-        if not path.parent.is_dir():
-            path.parent.mkdir(mode=0o750, parents=True)
-        elif not usual:
-            return
-        if os.geteuid() == 0 and (user or group):
-            uid = pwd.getpwnam(user).pw_uid if user else -1
-            gid = grp.getgrnam(group).gr_gid if group else pwd.getpwnam(user).pw_gid
-            for name in (path.parent, *path.parent.glob(f"{path.name}*")):
-                os.chown(name, uid, gid, follow_symlinks=False)
+        is_new = not path.parent.is_dir()
+        if os.geteuid() != 0:
+            path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        elif is_new or url == "sqlite:":  # that one is ours: what an earlier start as root left there is handed on
+            with locate(path, make=True) as place:
+                if is_new:
+                    os.fchmod(place.folder, 0o750)
+                if user or group:
+                    _hand_on(place, user, group)
     except (OSError, KeyError) as error:
         raise StartError(f"[store] url: {path.parent}: {error}") from error
+
+
+def _hand_on(place: Place, user: str, group: str) -> None:
+    """Give folder and files to that user and group ("" for either: as it is, and the group of the user)."""
+    uid = pwd.getpwnam(user).pw_uid if user else -1
+    gid = grp.getgrnam(group).gr_gid if group else pwd.getpwnam(user).pw_gid
+    for name in os.listdir(place.folder):
+        file = place._replace(path=place.path.with_name(name))
+        status = file.status() if name.startswith(place.name) else None
+        if status is not None and stat.S_ISREG(status.st_mode):
+            # Who owns the folder may have given another name in it to a file of root's: `open` refuses that.
+            handle = file.open()
+            try:
+                os.fchown(handle, uid, gid)
+            finally:
+                os.close(handle)
+    os.fchown(place.folder, uid, gid)
 
 
 def check_store(options: Store, path: Path | None, password: str = "") -> None:

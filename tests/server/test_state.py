@@ -1,11 +1,15 @@
 """The start-up proof that the store is to be had."""
 
 import os
+import pwd
 import signal
 import socket
 import sqlite3
+import stat
+import subprocess
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -34,6 +38,54 @@ def test_where_state_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     make_state_directory("sqlite:", "", "")
     check(Store(url="sqlite:"))
     assert (tmp_path / "a" / "state.db").exists()
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody can enter, unlike those of pytest."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes folders for others")
+@pytest.mark.parametrize("umask", [0o022, 0o077], ids=oct)
+def test_missing_folders_are_made_for_the_user_that_the_daemon_becomes(open_folder: Path, umask: int) -> None:
+    state = open_folder / "a" / "b" / "c" / "state.db"
+    nobody = pwd.getpwnam("nobody")
+    before = os.umask(umask)
+    try:
+        make_state_directory(f"sqlite:{state}", "nobody", "")
+    finally:
+        os.umask(before)
+    folder, above = state.parent.stat(), state.parent.parent.stat()
+    assert (folder.st_uid, folder.st_gid, stat.S_IMODE(folder.st_mode)) == (nobody.pw_uid, nobody.pw_gid, 0o750)
+    assert (above.st_uid, stat.S_IMODE(above.st_mode)) == (0, 0o755), "root's, and open to him"
+    made = subprocess.run(["touch", state], user="nobody", group=nobody.pw_gid, extra_groups=[], check=False)
+    assert made.returncode == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has files to hand on")
+def test_what_root_left_is_handed_on_but_for_files_with_another_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "state"))
+    make_state_directory("sqlite:", "nobody", "")
+    folder = tmp_path / "state"
+    names = ["state.db", "state.db-wal", "other"]
+    for name in names:
+        (folder / name).write_text("")
+    (folder / "state.db-link").symlink_to("/etc/passwd")
+    make_state_directory("sqlite:", "nobody", "")
+    nobody = pwd.getpwnam("nobody").pw_uid
+    assert [(folder / name).stat().st_uid for name in names] == [nobody, nobody, 0]
+    secret = tmp_path / "secret"
+    secret.write_text("root's")
+    (folder / "state.db-journal").hardlink_to(secret)
+    with pytest.raises(StartError, match="has another name"):
+        make_state_directory("sqlite:", "nobody", "")
+    assert secret.stat().st_uid == 0
+    assert os.stat("/etc/passwd").st_uid == 0
 
 
 def test_the_proof_leaves_no_thread_and_no_wake_up_behind(tmp_path: Path) -> None:
