@@ -109,6 +109,7 @@ def staging(beside: Path | None) -> Iterator[Path]:
         try:
             yield folder
         finally:
+            _ignore_ends()
             shutil.rmtree(folder)
     finally:
         for number, handler in before.items():
@@ -127,9 +128,24 @@ def _room(beside: Path | None) -> Path:
 
 
 def _end(number: int, _: object) -> NoReturn:
-    for other in _ENDS:  # once: what follows is to clean up
-        signal.signal(other, signal.SIG_IGN)
+    _ignore_ends()
     sys.exit(128 + number)
+
+
+def _ignore_ends() -> None:
+    """What follows is to clean up, and takes little time."""
+    for number in _ENDS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Who wants to end us has to wait; the thread is the only one."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def classifier_places(table_path: Path) -> dict[Kind, Path]:

@@ -24,7 +24,7 @@ from typing import BinaryIO
 from authmilter.backup_archive import CHUNK, ArchiveError, Entry, Kind, Owner, Reader
 from authmilter.checks.classifier import Classifier
 from authmilter.classifier import table
-from authmilter.cli.backup import classifier_places, damage, errors_told, measure, owner_of, staging
+from authmilter.cli.backup import classifier_places, damage, errors_told, measure, owner_of, staging, undisturbed
 from authmilter.cli.terminal import escaped, plural
 from authmilter.cli.terminal import table as aligned
 from authmilter.config import ini
@@ -327,12 +327,14 @@ class _Change:
                 stack.callback(_remove, place, new)
                 _write(item, place, new)
                 ready.append((item, place, new))
-            try:
-                for item, place, new in ready:
-                    self._replace(item, place, new)
-            except BaseException:
-                self._take_back()
-                raise
+            # Between a deed and the note of how to undo it there must be no end; all of them take milliseconds.
+            with undisturbed():
+                try:
+                    for item, place, new in ready:
+                        self._replace(item, place, new)
+                except BaseException:
+                    self._take_back()
+                    raise
             for _, place, _ in ready:
                 os.fsync(place.folder)
         return self._kept

@@ -693,6 +693,54 @@ def test_who_is_ended_leaves_no_copies_of_keys(site: Site, number: signal.Signal
     assert sorted(path.name for path in site.folder.iterdir()) == ["etc", "state"]
 
 
+def test_who_is_ended_while_copies_are_removed_leaves_none_of_them(tmp_path: Path) -> None:
+    code = """
+import os, signal, sys, threading
+from pathlib import Path
+from authmilter.cli.backup import staging
+with staging(Path(sys.argv[1])) as folder:
+    for number in range(30_000):
+        (folder / str(number)).touch()
+    threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGTERM)).start()
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=False, timeout=60)
+    assert done.returncode in (0, -signal.SIGTERM), "once all is removed it ends at once"
+    assert not list(tmp_path.iterdir())
+
+
+# The n-th time that a file gets another name, a signal comes right after it.
+ENDED_AT = """
+import os, signal, sys
+from authmilter.cli import restore
+from authmilter.cli.__main__ import main
+rename, left = restore._rename, [int(sys.argv[1])]
+def renaming(*arguments):
+    rename(*arguments)
+    left[0] -= 1
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGTERM)
+restore._rename = renaming
+sys.exit(main(["-c", *sys.argv[2:]]))
+"""
+
+
+@pytest.mark.parametrize("number", range(1, 10))
+def test_who_is_ended_during_the_change_has_all_or_nothing_of_it(site: Site, number: int) -> None:
+    old = site.tree()
+    site.saved()
+    for path in (site.map, site.password):
+        path.write_text("changed")
+    with closing(sqlite3.connect(site.database)) as base:
+        base.execute("INSERT INTO t VALUES (2)")
+        base.commit()
+    new = site.tree()
+    command = [sys.executable, "-c", ENDED_AT, str(number), str(site.ini), "restore", "--force", str(site.backup)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False, timeout=60)
+    assert done.returncode in (0, 128 + signal.SIGTERM)
+    found = {path: state for path, state in site.tree().items() if "before-restore" not in path}
+    assert found in (old, new)
+
+
 AS_NOBODY = """
 import os, sys
 import authmilter.cli.restore, authmilter.files  # what nobody may not be able to read
