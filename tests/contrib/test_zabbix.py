@@ -151,6 +151,13 @@ def test_an_item_finds_its_value_in_what_the_agent_tells(item: dict[str, Any], a
     assert len(samples) == 1 or step["parameters"][2] == "sum"
 
 
+def test_a_daemon_that_does_not_answer_once_is_no_counter_that_begins_anew() -> None:
+    """Counters would seem to fall to 0 and to rise again: a rate without measure, and failed signatures that are none."""
+    counters = [step for item in ITEMS for step in item.get("preprocessing", ()) if "sum" in step["parameters"]]
+    assert counters
+    assert {step.get("error_handler") for step in counters} == {"DISCARD_VALUE"}
+
+
 def _by_path(found: Any, path: str) -> Any:
     """Of JSONPath what the template uses: names joined by dots, and length() at the end."""
     first, *names = path.split(".")
