@@ -13,6 +13,7 @@ import resource
 import selectors
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -116,7 +117,7 @@ class Supervisor:
         gc.freeze()  # what is loaded now stays shared with the children
         for child in self.children:
             self._fork(child)
-        print(mta_lines(self.listeners), flush=True)  # noqa: T201  to paste
+        _print_to_paste(mta_lines(self.listeners))
         log.info("serving on %s with %d workers", ", ".join(str(one.address) for one in self.listeners), self.workers)
         self._loop()
         return 0
@@ -390,6 +391,15 @@ def _read(path: str | None) -> str:
             return file.read()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([f"{path}: can't be read: {error}"]) from error
+
+
+def _print_to_paste(text: str) -> None:
+    """On standard output; where that can't be written, mail is served all the same."""
+    try:
+        print(text, flush=True)  # noqa: T201
+    except OSError as error:
+        log.warning("standard output can't be written: %s", error.strerror)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still buffered
 
 
 def _only_wake(number: int, frame: Any) -> None:

@@ -1,6 +1,7 @@
 """What commands do where their output can't be written."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from authmilter.cli.__main__ import VERBS
+from tests.rig.sockets import free_port
 
 VERBS_WITH_OUTPUT = {
     "check-config": (),
@@ -82,3 +84,30 @@ def test_output_may_be_closed(folder: Path) -> None:
         ["sh", "-c", shell], stderr=subprocess.PIPE, cwd=folder, env=environment, text=True, timeout=60
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("kind", ["a full disk", "a closed pipe"])
+def test_the_daemon_serves_without_its_output(folder: Path, kind: str) -> None:
+    if kind == "a full disk":
+        stdout = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reading, stdout = os.pipe()
+        os.close(reading)
+    file = folder / "daemon.ini"
+    file.write_text(
+        f"[milter]\nsocket = inet:{free_port()}@127.0.0.1\nworkers = 1\n[metrics]\nlisten = 127.0.0.1:{free_port()}\n"
+        "[store]\nurl = memory:\n[dns]\nnameservers = 127.0.0.1:1\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-m", "authmilter.cli", "-c", str(file), "run"],
+        stdout=stdout, stderr=subprocess.PIPE, env=environment, text=True,
+    ) as daemon:  # fmt: skip
+        os.close(stdout)
+        assert daemon.stderr is not None
+        assert daemon.stderr.readline().startswith("warning: standard output can't be written: ")
+        assert daemon.stderr.readline().startswith("info: serving on inet:")
+        daemon.send_signal(signal.SIGTERM)
+        rest = daemon.stderr.read()
+        assert daemon.wait(20) == 0, rest
+    assert "Traceback" not in rest
