@@ -53,7 +53,7 @@ class _Output(io.FileIO):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
-    output = _output()
+    output = _prepare_streams()
     try:
         try:
             return _command(list(sys.argv[1:] if argv is None else argv))
@@ -72,8 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EX_IOERR
 
 
-def _output() -> _Output | None:
-    """Have standard output remember its errors; None if it is not that of the process."""
+def _prepare_streams() -> _Output | None:
+    """Open what is closed, and have standard output remember its errors; None if it is not that of the process."""
+    if sys.stdin is None:  # closed, as what follows may be: there is nothing to read
+        sys.stdin = open(os.devnull)  # noqa: SIM115  for as long as the process runs
     stream: object = sys.stdout
     if stream is None:  # closed: nobody wants to read it
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  for as long as the process runs

@@ -86,6 +86,25 @@ def test_output_may_be_closed(folder: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        ("restore -", 65),
+        ("logs -", 1),
+        ("check-message --ip 192.0.2.1 --helo x --mail-from a@x.test --rcpt b@x.test -- -", 65),
+    ],
+    ids=["restore", "logs", "check-message"],
+)
+def test_input_may_be_closed(folder: Path, words: str, status: int) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        ["sh", "-c", f"exec {sys.executable} -m authmilter.cli -c authmilter.ini {words} <&-"],
+        capture_output=True, cwd=folder, env=environment, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == status
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("kind", ["a full disk", "a closed pipe"])
 def test_the_daemon_serves_without_its_output(folder: Path, kind: str) -> None:
     if kind == "a full disk":
