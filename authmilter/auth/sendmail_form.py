@@ -20,8 +20,8 @@ NAMES = (
     b"resent-cc", b"disposition-notification-to",
 )  # fmt: skip
 # Sendmail has 256 octets for an element of a list.  What is certainly shorter is kept; a name that is certainly longer is
-# left out, unless there is a word or a quoted text of nearly that length in it, or about 1000 words.
-_SHORT, _LONG, _LONGEST_WORD, _LONGEST_NAME = 240, 256, 200, 800
+# left out, unless there is a word or a quoted text of nearly that length in it, or it fills another buffer of about 1200.
+_SHORT, _LONG, _LONGEST_WORD, _LONGEST_NAME = 240, 256, 200, 500
 _TAKES_TWO = bytes([*range(0x80, 0xA0), 0xFF])  # octets that count twice there
 
 _MUST_QUOTE = b"@;\\[].'"  # what Sendmail wants in quotes in front of <address>; its MustQuoteChars, but for : and ,
@@ -41,7 +41,9 @@ _BETWEEN = re.compile(rb"[ \t\r\n,]*+")
 _BLANK = re.compile(_GAP)
 _PHRASE = re.compile(rb'(?:[^"(),:<>\\]++|' + _QUOTED + rb"|" + _COMMENT + rb"|\\[A-Za-z0-9 ])*+", re.DOTALL)
 _ANGLE = re.compile(rb"<(" + _ADDRESS + rb")>" + _GAP + _COMMENTS, re.DOTALL | re.IGNORECASE)
-_BARE = re.compile(_COMMENTS + _ADDRESS + _GAP + _COMMENTS + rb"(?=[,;]|\Z)", re.DOTALL | re.IGNORECASE)
+_BARE = re.compile(
+    rb"(?:" + _COMMENT + rb")?+" + _GAP + _ADDRESS + _GAP + _COMMENTS + rb"(?=[,;]|\Z)", re.DOTALL | re.IGNORECASE
+)
 _PROTECTED = re.compile(_QUOTED + rb"|" + _COMMENT, re.DOTALL)
 _BARE_PART = re.compile(_COMMENT + rb"|" + _ADDRESS, re.DOTALL | re.IGNORECASE)
 
@@ -103,8 +105,8 @@ def _element(value: bytes, start: int) -> tuple[bytes, int]:
     if value[position : position + 1] == b":":
         group = value[start:position]
         start = _end(_BLANK, value, position + 1)
-        # A colon in brackets does not end a name, nor do those of DECnet.
-        if not group.strip() or b"[" in group or value[position + 1 : position + 2] in (b":", b"."):
+        # A colon in brackets does not end a name, nor do those of DECnet; and an @ is taken for a route.
+        if not group.strip() or b"[" in group or b"@" in group or value[position + 1 : position + 2] in (b":", b"."):
             raise _UnforeseenError
         group = _in_quotes(group) + value[position:start]
     if bare := _BARE.match(value, start):
@@ -125,7 +127,7 @@ def _element(value: bytes, start: int) -> tuple[bytes, int]:
         position = _end(_BLANK, value, position + 1)
     if value[position : position + 1] not in (b"", b","):
         raise _UnforeseenError
-    if 2 * len(element) - len(element.translate(None, _TAKES_TWO)) > _SHORT:
+    if _room_for(element) > _SHORT:
         if angle is None or group or ends_group or not _is_dropped(name, angle[1]):
             raise _UnforeseenError
         element = b"<" + angle[1] + b">"
@@ -146,10 +148,15 @@ def _is_dropped(name: bytes, address: bytes) -> bool:
     words = name.split()
     return (
         len(b" ".join(words)) > _LONG
-        and len(name) < _LONGEST_NAME
+        and _room_for(name) < _LONGEST_NAME
         and max(map(len, words)) < _LONGEST_WORD > len(address)
         and not _PROTECTED.search(name)
     )
+
+
+def _room_for(text: bytes) -> int:
+    """Octets that it takes in Sendmail."""
+    return 2 * len(text) - len(text.translate(None, _TAKES_TWO))
 
 
 def _end(pattern: re.Pattern[bytes], value: bytes, start: int) -> int:

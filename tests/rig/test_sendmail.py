@@ -3,6 +3,7 @@
 Clients are addresses of this machine; of them only 127.0.0.1 is internal.
 """
 
+import random
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,6 +13,9 @@ from pathlib import Path
 import dkim
 import pytest
 
+from authmilter.auth.canonical import relaxed_field
+from authmilter.auth.sendmail_form import rewrite
+from authmilter.model import HeaderField
 from tests.auth.test_sendmail_form import CASES, SAME, UNFORESEEN, VERY_MANY
 from tests.dnsserver import DNSServer
 from tests.rig.daemon import Configuration, Daemon
@@ -382,6 +386,42 @@ def test_a_signature_survives_what_sendmail_makes_of_addresses(site: Site, marke
         if what in CASES:
             assert b" ".join(delivery.values(b"To")[0].split()).decode() == CASES[what][1].replace("\r\n", "")
     assert not broken
+
+
+PIECES = [
+    "a@x.test", "<a@x.test>", "<b.c@y.test>", "A", "B.", "J. R.", "O'B", ",", ", ", ";", ":", ": ", "(c)", "(c (d))", " (e)",
+    '"q"', '"q, r."', '"a\\"b"', " ", "  ", "\r\n ", "@", "[x]", "\\b", "=?utf-8?Q?a=2E?=", "ö", "Ä.", "Team: ", "T.:", "<",
+    "x.test", "!", "%", "'", '"a b"@x.test', "a@[192.0.2.1]", "$x", "(a, b)", '(")', "Long name of " * 20,
+]  # fmt: skip
+
+
+def foreseen_forms(number: int) -> list[bytes]:
+    """So many that are thrown together, and of which it is said what Sendmail will make of them."""
+    dice = random.Random(number)
+    found: dict[bytes, None] = {}
+    while len(found) < number:
+        text = "".join(dice.choices(PIECES, k=dice.randint(1, 7))).strip()
+        if all(line.strip() for line in text.split("\r\n")) and rewrite(text.encode()) is not None:
+            found[text.encode()] = None
+    return list(found)
+
+
+def test_what_is_foreseen_is_what_sendmail_sends(tmp_path: Path, sink: Sink, marker: str) -> None:
+    tmp_path.chmod(0o755)
+    forms = foreseen_forms(300)
+    wrong = {}
+    with Sendmail("", tmp_path, sink.port) as sendmail:
+        with sendmail.smtp(login="alice") as client:
+            for number, form in enumerate(forms):
+                text = message(f"{number}-{marker}", "alice@sender.example").replace(b"To: user@test", b"To: " + form)
+                assert client.deliver(text, "alice@sender.example").accepted
+        for number, form in enumerate(forms):
+            (sent,) = sink.find(f"Subject: {number}-{marker}\r".encode()).values(b"To")
+            expected = rewrite(form)
+            assert expected is not None
+            if relaxed_field(HeaderField(b"To", sent)) != relaxed_field(HeaderField(b"To", expected)):
+                wrong[form] = sent
+    assert not wrong
 
 
 AUTHORS = {
