@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 LOGGER = logging.getLogger("authmilter")
 MESSAGES = logging.getLogger("authmilter.message")
-_ASYNCIO = logging.getLogger("asyncio")
+_OTHERS = (logging.getLogger("asyncio"), logging.getLogger("py.warnings"))
 
 _PLAIN = re.compile(r"[!#-<>-\[\]-~]++")  # printable, without blank, quote, equals sign and backslash
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -104,18 +104,17 @@ class Handler(logging.StreamHandler[TextIO]):
 
 
 def configure(format: str, level: str, stream: TextIO | None = None) -> None:  # noqa: A002  the option's name
-    """Send the log of this process to `stream` (standard error) in that format; what asyncio has to complain of too."""
+    """Send the log of this process to `stream` (standard error) in that format, with what asyncio and Python complain of."""
     handler = Handler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter())
-    for logger in (LOGGER, _ASYNCIO):
+    for logger in (LOGGER, *_OTHERS):
         logger.handlers = [handler]
         logger.propagate = False
-    LOGGER.setLevel(_LEVELS[level])
-    _ASYNCIO.setLevel(logging.WARNING)
+        logger.setLevel(_LEVELS[level] if logger is LOGGER else logging.WARNING)
 
 
 def log_uncaught() -> None:
-    """From now on exceptions that nobody catches, in any thread, are logged, where Python would print many raw lines."""
+    """From now on warnings, and exceptions that nobody catches in any thread, are logged, where Python prints raw lines."""
 
     def report(kind: type[BaseException], error: BaseException | None, traceback: Any) -> None:
         if error is not None and not issubclass(kind, KeyboardInterrupt):
@@ -125,6 +124,7 @@ def log_uncaught() -> None:
         if args.exc_type is not SystemExit:  # which ends a thread without a word
             report(args.exc_type, args.exc_value, args.exc_traceback)
 
+    logging.captureWarnings(True)
     sys.excepthook = report
     threading.excepthook = in_thread
     sys.unraisablehook = lambda args: report(args.exc_type, args.exc_value, args.exc_traceback)

@@ -25,9 +25,10 @@ def stream() -> Iterator[io.StringIO]:
     MESSAGES.handlers, MESSAGES.filters, MESSAGES.propagate, MESSAGES.disabled = [], [], True, False
     LOGGER.setLevel(level)
     MESSAGES.setLevel(logging.NOTSET)
-    asyncio = logging.getLogger("asyncio")
-    asyncio.handlers, asyncio.propagate = [], True
-    asyncio.setLevel(logging.NOTSET)
+    for name in ("asyncio", "py.warnings"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [], True
+        logger.setLevel(logging.NOTSET)
 
 
 @pytest.mark.parametrize(
@@ -133,6 +134,7 @@ async def main():
     gc.collect()
 import asyncio; asyncio.run(main())
 """,
+    "a warning": "import warnings; warnings.warn('not a ValueError: ' + HOSTILE)",
     "in __del__": """
 class C:
     def __del__(self): raise ValueError(HOSTILE)
@@ -150,7 +152,7 @@ def test_what_nobody_catches_is_one_line(code: str, output: str) -> None:
     assert line.isascii()
     assert line.isprintable()
     assert "ValueError" in line
-    assert line.startswith(("error: uncaught exception traceback=", "error: Task exception", '{"time": '))
+    assert line.startswith(("error: uncaught exception traceback=", "error: Task exception", "warning: ", '{"time": '))
 
 
 # What a session gives: texts, mostly without anything to quote, numbers, and what a stranger has put into them.
