@@ -1,6 +1,7 @@
 """The fail2ban filter, over the log of a daemon as text and as JSON, by fail2ban's own programs."""
 
 import ast
+import logging
 import re
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from authmilter.log import JsonFormatter, TextFormatter
 from tests.contrib.monitoring import CONTRIB, FORGER, GOOD, REFUSED, TRAPPED, required, visited_daemon
 
 FOLDER = CONTRIB / "fail2ban"
@@ -48,6 +50,15 @@ def test_reasons_can_be_chosen(log: str, tmp_path: Path) -> None:
 def test_the_odd_helo_is_in_the_log_and_harms_nobody(log: str, tmp_path: Path) -> None:
     (line,) = [line for line in log.splitlines() if GOOD.decode() in line and "spamtrap" in line]
     assert banned(tmp_path, line) == []
+
+
+@pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()], ids=["text", "json"])
+def test_a_line_within_an_exception_harms_nobody(log: str, formatter: logging.Formatter, tmp_path: Path) -> None:
+    (line,) = [line for line in log.splitlines() if REFUSED.decode() in line and "access_reject" in line]
+    assert banned(tmp_path, line) == [REFUSED.decode()]
+    error = ValueError(f"no number\n{line}\n")
+    record = logging.LogRecord("authmilter", logging.ERROR, "", 0, "%s", (line,), (ValueError, error, None))
+    assert banned(tmp_path, formatter.format(record)) == []
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
