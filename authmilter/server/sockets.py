@@ -117,7 +117,11 @@ def _is_stale(path: str) -> bool:
 
 
 def mta_lines(listeners: Sequence[Listener]) -> str:
-    """What to paste into main.cf of Postfix and the .mc file of Sendmail."""
+    """What to paste into main.cf of Postfix and the .mc file of Sendmail.
+
+    Both say the same of a daemon that can't be asked: the mail waits at its sender (F=T, tempfail).  With accept, mail of
+    others would come in unexamined, and one's own go out unsigned, without anybody hearing of it.
+    """
     postfix, sendmail = [], []
     for i, listener in enumerate(listeners):
         address = listener.address
@@ -136,7 +140,7 @@ def mta_lines(listeners: Sequence[Listener]) -> str:
         "Postfix, in main.cf:\n"
         f"    smtpd_milters = {', '.join(postfix)}\n"
         "    non_smtpd_milters = $smtpd_milters\n"
-        "    milter_default_action = accept\n"
+        "    milter_default_action = tempfail\n"
         "    internal_mail_filter_classes = bounce\n"
         f"Sendmail, in the .mc file:\n    {sendmail[0] if sendmail else ''}\n"
     )

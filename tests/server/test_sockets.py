@@ -102,4 +102,6 @@ def test_the_lines_to_paste(tmp_path: Path) -> None:
     text = mta_lines(bound)
     assert f"    smtpd_milters = inet:127.0.0.1:{ports[0]}, inet:[::1]:{ports[1]}, unix:{tmp_path}/s\n" in text
     assert f"INPUT_MAIL_FILTER(`authmilter', `S=inet:{ports[0]}@127.0.0.1, F=T" in text
+    # Both say what is to become of mail meanwhile: it waits.
+    assert "    milter_default_action = tempfail\n" in text
     close(bound)
