@@ -7,8 +7,9 @@ import shlex
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,70 @@ def test_one_who_takes_connections_and_says_nothing_is_critical() -> None:
         for args in (("-s", f"inet:{port}@127.0.0.1"), ("-u", f"http://127.0.0.1:{port}")):
             status, text, _ = check(*args, "-t", "0.3")
             assert (status, "no answer in time" in text) == (2, True), text
+
+
+@contextmanager
+def trickling(head: bytes) -> Iterator[int]:
+    """A server that says that to everybody at once, and then an octet every tenth of a second for ever; the port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                threading.Thread(target=talk, args=(connection,), daemon=True).start()
+
+        def talk(connection: socket.socket) -> None:
+            with connection, suppress(OSError):
+                connection.recv(4096)
+                connection.sendall(head)
+                while True:
+                    time.sleep(0.1)
+                    connection.sendall(b" ")
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
+
+
+@pytest.mark.parametrize("peer", ["socket", "status", "headers", "no length"])
+def test_a_peer_that_trickles_is_unknown_when_the_time_for_all_is_over(daemon: Daemon, peer: str) -> None:
+    heads = {
+        "socket": b"\0\0\xff\xffO",
+        "status": b"HTTP/1.0 200 OK\r\nContent-Length: 1000000\r\n\r\n",
+        "headers": b"HTTP/1.0 200 OK\r\nX-Field:",
+        "no length": b"HTTP/1.0 200 OK\r\n\r\n",
+    }
+    with trickling(heads[peer]) as port:
+        url = f"http://127.0.0.1:{port}"
+        args = ("-s", f"inet:{port}@127.0.0.1") if peer == "socket" else ("-s", milter(daemon), "-u", url)
+        started = time.monotonic()
+        status, text, data = check(*args, "-t", "1")
+        seconds = time.monotonic() - started
+    assert (status, "it answers too slowly: the 1s of --timeout are over" in text) == (3, True), text
+    assert f":{port}" in text if peer == "socket" else f"{url}/status: " in text
+    assert ("handshake" in data) is (peer != "socket"), "what was found before is told"
+    assert 0.9 <= seconds < 4  # a second, and the start of the interpreter on a busy machine
+
+
+def test_a_milter_that_trickles_for_longer_than_a_handshake_may_take_is_critical() -> None:
+    with trickling(b"\0\0\xff\xffO") as port:
+        status, text, _ = check("-s", f"inet:{port}@127.0.0.1", "-t", "2", "-w", "0.1", "-c", "0.5")
+    assert (status, "no answer in time" in text) == (2, True), text
+
+
+def test_the_url_is_asked_though_the_socket_is_silent(daemon: Daemon) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        where = f"inet:{silent.getsockname()[1]}@127.0.0.1"
+        status, text, data = check("-s", where, "-u", page(daemon), "-t", "3", "-c", "1")
+        assert (status, "no answer in time" in text, data["workers"]) == (2, True, "2;;;0"), text
+        # Unless a handshake may take all of the time: then nobody knows of the rest.
+        status, text, _ = check("-s", where, "-u", page(daemon), "-t", "1")
+        assert (status, "was not asked: the 1s of --timeout were over" in text) == (2, True), text
 
 
 @pytest.mark.parametrize(
