@@ -42,6 +42,7 @@ _RESPONSE, _OPCODE = 0x80, 0x78
 _FORMERR, _NXDOMAIN, _NOTIMP = 1, 3, 4
 _FAILURES: Final = {_FORMERR: "FORMERR", 2: "SERVFAIL", _NOTIMP: "NOTIMP", 5: "REFUSED"}
 RESPONSE_CODES: Final = frozenset(_FAILURES.values())  # failures that a nameserver spoke of
+NOT_REACHED: Final = "nameserver not reached"  # how the failures of the network begin
 
 _UDP_SIZE = 1232  # octets of a UDP answer that no path fragments (DNS flag day 2020)
 _OPT = b"\0" + _RECORD.pack(41, _UDP_SIZE, 0, 0)  # RFC 6891 section 6.1.2
@@ -55,6 +56,15 @@ class Server(NamedTuple):
 
     family: socket.AddressFamily
     address: tuple[str, int] | tuple[str, int, int, int]
+
+    def __str__(self) -> str:
+        """As [dns] nameservers has it, the usual port left out."""
+        host, port = self.address[:2]
+        if len(self.address) == 4 and self.address[3]:
+            host = f"{host}%{self.address[3]}"
+        if port == 53:
+            return host
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def nameserver(text: str) -> Server:
@@ -298,7 +308,7 @@ class Channel:
 
 
 def _not_reached(error: OSError) -> str:
-    return f"nameserver not reached: {error.strerror or type(error).__name__}"
+    return f"{NOT_REACHED}: {error.strerror or type(error).__name__}"
 
 
 # What a message says

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from authmilter.auth.arc_sealing import Sealer
-from authmilter.auth.keys import load_private_key
+from authmilter.auth.keys import read_private_key
 from authmilter.auth.signing import Signer, SigningKey
 from authmilter.config.schema import Config, Sign
 from authmilter.errors import ConfigError
@@ -23,6 +23,11 @@ class Files:
     sealer: Sealer | None = None
     store_password: str = ""
     list_keys: Mapping[str, str] = field(default_factory=dict)  # of DNS lists, by title of section
+
+    def signing_keys(self) -> list[tuple[str, str, SigningKey]]:
+        """Title of the section, d= ("" for that of the author) and key of all that signs or seals."""
+        keys = [(f"sign {name}", domain, key) for name, domain, key in self.signer.published_keys()]
+        return keys + ([("arc", self.sealer.domain, self.sealer.key)] if self.sealer is not None else [])
 
 
 def load_files(config: Config) -> Files:
@@ -48,8 +53,9 @@ def _load_sealer(config: Config) -> Sealer | None:
     if arc.seal == "no":
         return None
     try:
-        key = SigningKey(arc.seal_selector, "rsa-sha256", load_private_key(arc.seal_key_file))
+        loaded = read_private_key(arc.seal_key_file)
     except ValueError as error:
         raise ConfigError([f"[arc] seal_key_file: {error}"]) from None
+    key = SigningKey(arc.seal_selector, "rsa-sha256", loaded.key, loaded.since)
     # RFC 8617 section 4.1.2: as DKIM signs them, and DKIM-Signature itself.
     return Sealer(arc.seal_domain, key, (*Sign().headers, "DKIM-Signature"), Sign().oversign)

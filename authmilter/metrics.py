@@ -25,10 +25,12 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 import authmilter
 from authmilter import lists
+from authmilter.auth.published import STATES
 from authmilter.check import METHODS, Check, known_symbols
 from authmilter.config.schema import ALARM_EVENTS, Config
 from authmilter.evidence import Result
 from authmilter.model import Stage
+from authmilter.resolver import FAILURES
 from authmilter.store import OPERATIONS
 from authmilter.verdict import Action
 
@@ -42,6 +44,9 @@ _RDTYPES = ("A", "AAAA", "MX", "PTR", "TXT")
 _ALGORITHMS = ("rsa-sha256", "ed25519-sha256")
 _OTHER = "other"  # a label value that was not foreseen
 _LIST_OFF = "authmilter_dnslist_off"
+_DNS_DOWN = "authmilter_dns_down"
+# When a nameserver last answered; and while none does, since when, and when that was last tried.  On the monotonic clock.
+_DNS_TIMES = ("dns_answered", "dns_down_since", "dns_tried")
 
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
 
@@ -141,6 +146,18 @@ def families(symbols: Collection[str], checks: Collection[str], lists: Collectio
             ("rdtype", "outcome"),
             _product((*_RDTYPES, _OTHER), ("ok", "nxdomain", "nodata", "temperror")),
         ),
+        Family(
+            "authmilter_dns_failures_total",
+            COUNTER,
+            "Questions to the DNS that ended in temperror, by what became of them.",
+            ("reason",),
+            tuple((reason,) for reason in FAILURES),
+        ),
+        Family(
+            _DNS_DOWN,
+            GAUGE,
+            "Workers that get no answer of any nameserver, not even to a question that only these can leave unanswered.",
+        ),
         Family("authmilter_dns_seconds", HISTOGRAM, "Time until the DNS answered.", buckets=_SECONDS),
         Family(
             "authmilter_dns_cache_total",
@@ -185,6 +202,13 @@ def families(symbols: Collection[str], checks: Collection[str], lists: Collectio
             _product(_ALGORITHMS, ("success", "failure")),
         ),
         Family(
+            "authmilter_signing_keys",
+            GAUGE,
+            "Keys that sign, by what the DNS has of them.",
+            ("state",),
+            tuple((state,) for state in STATES),
+        ),
+        Family(
             "authmilter_config_reloads_total",
             COUNTER,
             "Reloads of the configuration.",
@@ -199,10 +223,11 @@ def families(symbols: Collection[str], checks: Collection[str], lists: Collectio
         Family("generation", GAUGE, ""),
         Family("started", GAUGE, ""),
         Family("reloaded", GAUGE, ""),
+        *(Family(name, GAUGE, "") for name in _DNS_TIMES),
     )
 
 
-_HIDDEN = ("accepting", "heartbeat", "generation", "started", "reloaded")
+_HIDDEN = ("accepting", "heartbeat", "generation", "started", "reloaded", *_DNS_TIMES)
 
 
 class Layout:
@@ -263,6 +288,10 @@ class Metrics:
         self._lists_off: set[str] = set()
         for cell in self._list_off.values():
             self._cells[cell] = 0.0  # whoever had the slot before may have died with a list switched off
+        for name in (_DNS_DOWN, *_DNS_TIMES):  # likewise
+            self._cells[layout.cells[name, ()]] = 0.0
+        self._keys = layout.rows("authmilter_signing_keys")
+        self._answered = layout.cells["dns_answered", ()]
         by_stage = layout.column("authmilter_stage_seconds")
         self._stage_seconds = [by_stage.get(stage.label) for stage in Stage]  # HEADER and BODY have none
 
@@ -360,11 +389,30 @@ class Metrics:
         self._add("authmilter_dns_queries_total", rdtype, outcome)
         self._observe(self._dns_seconds, _SECONDS, seconds)
 
+    def dns_failure(self, reason: str) -> None:
+        """A question was not answered, for one of `resolver.FAILURES`."""
+        self._add("authmilter_dns_failures_total", reason)
+
+    def dns_answered(self, now: float) -> None:
+        """A nameserver of those in use answered at that time of the monotonic clock."""
+        self._cells[self._answered] = now
+
+    def dns_down(self, since: float, tried: float) -> None:
+        """No nameserver answers since that time, the last try included; ``0.0, 0.0``: one does again."""
+        self.set(_DNS_DOWN, 1.0 if since else 0.0)
+        self.set("dns_down_since", since)
+        self.set("dns_tried", tried)
+
     def dns_cache(self, outcome: str) -> None:
         """The cache had the answer, or not."""
         cell = self._cache.get(outcome)
         if cell is not None:
             self._cells[cell] += 1.0
+
+    def signing_keys(self, states: Collection[str]) -> None:
+        """Each key that signs has one of these states; one worker tells it for all."""
+        for (state,), cell in self._keys.items():
+            self._cells[cell] = float(sum(one == state for one in states))
 
     def alarm(self, event: str, outcome: str) -> None:
         """An alarm was told, or not."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from authmilter.config.schema import Dns
 from authmilter.dns_client import (
+    NOT_REACHED,
     RESPONSE_CODES,
     TYPES,
     Channel,
@@ -29,6 +30,10 @@ CACHED_OCTETS = 1024  # by answer, on average: bounds the cache where answers ar
 TICK = 0.05  # seconds: how finely time-outs are seen
 STICKY = 60.0  # seconds for which another nameserver than the first is preferred
 
+# What became of a question that was not answered: nobody said anything in time, or nobody was there to be asked; the
+# best that anybody said was SERVFAIL, REFUSED, or what can't be read; or we had too many questions to put it.
+FAILURES: Final = ("timeout", "unreachable", "servfail", "refused", "broken", "busy")
+
 NOTHING: Final = Answer((), exists=False)
 
 Key = tuple[str, str]
@@ -37,7 +42,7 @@ Key = tuple[str, str]
 class _Question:
     """One question under way."""
 
-    __slots__ = ("asked", "client", "key", "open", "order", "put", "started", "waiting")
+    __slots__ = ("asked", "client", "key", "open", "order", "put", "said", "started", "waiting")
 
     def __init__(
         self, key: Key, client: str, order: list["_Nameserver"], waiting: list[asyncio.Future[Answer]], now: float
@@ -48,6 +53,7 @@ class _Question:
         self.asked = 0  # how many of them were
         self.open = 0  # how many of those have not replied
         self.started = self.put = now  # asked first, and last
+        self.said = ""  # the failure that a nameserver spoke of
         self.waiting = waiting
 
 
@@ -67,8 +73,11 @@ class StubResolver:
     answered: names whose own servers are slow or broken do not count against it.
 
     `on_query` is told record type, outcome (``ok nxdomain nodata temperror``) and seconds of every question that went
-    out, `on_cache` ``hit`` or ``miss``.  Both must be cheap and not raise.  `clock` is the time of the cache, in
-    seconds.  Raises ConfigError for a nameserver that is none, StartError if no file can be opened.
+    out, `on_cache` ``hit`` or ``miss``, and `on_failure`, before `on_query`, one of `FAILURES` of every temperror.  They must
+    be cheap and not raise.  `clock` is the time of the cache, in seconds.  Raises ConfigError for a nameserver that is none,
+    StartError if no file can be opened.
+
+    `addresses` are the nameservers as text, ``ADDRESS`` or ``ADDRESS:PORT``.
     """
 
     def __init__(
@@ -77,11 +86,13 @@ class StubResolver:
         *,
         on_query: Callable[[str, str, float], None] | None = None,
         on_cache: Callable[[str], None] | None = None,
+        on_failure: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._options = options
         self._on_query = on_query or _ignore
         self._on_cache = on_cache or _ignore
+        self._on_failure = on_failure or _ignore
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         # What is kept until when on the clock, and its octets; least recently used first.
@@ -100,6 +111,7 @@ class StubResolver:
             servers = [nameserver(text) for text in options.nameservers] or system_nameservers()
         except ValueError as error:
             raise ConfigError([f"[dns] nameservers: {error}"]) from error
+        self.addresses = tuple(map(str, servers))
         self._nameservers = [_Nameserver(server, options.timeout, self._loop) for server in servers]
         self._patience = options.timeout / (len(self._nameservers) + 1)  # before the next nameserver is asked too
         self._first = 0  # index of the nameserver that is asked first,
@@ -122,6 +134,15 @@ class StubResolver:
         if not usable_name(key[0]):
             return NOTHING
         self._on_cache("miss")
+        return await self._ask(key, client)
+
+    async def ask_anew(self, name: str, rdtype: str) -> Answer:
+        """As `query`, but what the cache has does not count: what is asked is what is to be had now."""
+        key = _key(name, rdtype)
+        return await self._ask(key, "") if usable_name(key[0]) else NOTHING
+
+    async def _ask(self, key: Key, client: str) -> Answer:
+        """Put the question, or join those who wait for its answer."""
         waiting: asyncio.Future[Answer] = self._loop.create_future()
         question = self._questions.get(key)
         if question is None:
@@ -250,6 +271,7 @@ class StubResolver:
         failure = reply if isinstance(reply, str) else ""
         if failure in RESPONSE_CODES or not failure:
             server.heard = now
+            question.said = question.said or failure
         if self._questions.get(question.key) is not question:  # too late, or another nameserver was faster
             if not isinstance(reply, str) and not isinstance(self._cached(question.key), Answer):
                 reply = self._capped(reply)
@@ -288,6 +310,7 @@ class StubResolver:
 
     def _fail(self, question: _Question, failure: str, *, busy: bool = False) -> None:
         name, rdtype = question.key
+        self._on_failure("busy" if busy else _kind(question.said or failure))
         failure = f"{name} {rdtype}: {failure}"
         error = DnsBusyError if busy else DnsTempError
         if not busy:
@@ -365,6 +388,15 @@ def _key(name: str, rdtype: str) -> Key:
     if not name.isascii():  # some letters beyond ASCII have a lower case in ASCII
         return "", rdtype
     return name.removesuffix(".").lower(), rdtype
+
+
+def _kind(failure: str) -> str:
+    """One of `FAILURES`, for what a `Channel` says."""
+    if failure == "time-out":
+        return "timeout"
+    if failure.startswith(NOT_REACHED):
+        return "unreachable"
+    return {"SERVFAIL": "servfail", "REFUSED": "refused"}.get(failure, "broken")
 
 
 def _ignore(*_: object) -> None:

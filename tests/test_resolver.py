@@ -68,7 +68,7 @@ def options(*nameservers: str, timeout: float = 2.0, **changes: Any) -> Dns:
 
 @asynccontextmanager
 async def resolving(*servers: DNSServer | str, **changes: Any) -> AsyncIterator[StubResolver]:
-    hooks = {name: changes.pop(name) for name in ("clock", "on_query", "on_cache") if name in changes}
+    hooks = {name: changes.pop(name) for name in ("clock", "on_query", "on_cache", "on_failure") if name in changes}
     addresses = [server if isinstance(server, str) else server.address for server in servers]
     running = StubResolver(options(*addresses, **changes), **hooks)
     try:
@@ -1051,6 +1051,71 @@ async def test_hooks_are_told(server: DNSServer) -> None:
             assert dns.known("example.org", "A")
             assert cache[4:] == ["hit", "hit"]
     assert asked == [("A", "ok"), ("MX", "nxdomain"), ("TXT", "nodata"), ("PTR", "temperror")]
+
+
+@pytest.mark.parametrize(
+    ("behaviours", "expected"),
+    [
+        ({"bad.example": "servfail"}, "servfail"),
+        ({"bad.example": "refused"}, "refused"),
+        ({"bad.example": "notauth"}, "broken"),
+        ({"bad.example": "garbage"}, "broken"),
+        ({"bad.example": "drop"}, "timeout"),
+        ({"bad.example": "truncate tcp-refused"}, "unreachable"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_why_there_was_no_answer(behaviours: dict[str, str], expected: str) -> None:
+    told: list[str] = []
+    with DNSServer(RECORDS, behaviours) as faulty:
+        async with resolving(faulty, timeout=0.3, on_failure=told.append) as dns:
+            await dns.query("example.org", "A")
+            with pytest.raises(DnsTempError):
+                await dns.query("bad.example", "TXT")
+    assert told == [expected]
+
+
+@pytest.mark.parametrize("first", ["silent", "speaking"])
+async def test_what_one_nameserver_says_counts_more_than_that_another_is_silent(first: str) -> None:
+    told: list[str] = []
+    with (
+        DNSServer(behaviours={"bad.example": "servfail"}) as speaking,
+        DNSServer(behaviours={"bad.example": "drop"}) as silent,
+    ):
+        both = (silent, speaking) if first == "silent" else (speaking, silent)
+        async with resolving(*both, timeout=0.4, on_failure=told.append) as dns:
+            with pytest.raises(DnsTempError):
+                await dns.query("bad.example", "TXT")
+    assert told == ["servfail"]
+
+
+async def test_to_ask_anew_is_to_ask_a_nameserver(server: DNSServer) -> None:
+    async with resolving(server) as dns:
+        for _ in range(3):
+            await dns.query("example.org", "A")
+        assert server.asked("example.org A") == 1
+        anew = await dns.ask_anew("Example.org.", "A")
+        assert (anew.records, server.asked("example.org A")) == (("192.0.2.1", "192.0.2.2"), 2)
+        # Who asks at the same time joins in, and what came is kept for the others.
+        await asyncio.gather(*(dns.ask_anew("example.org", "A") for _ in range(5)))
+        assert dns.known("example.org", "A")
+        assert server.asked("example.org A") == 3
+        assert await dns.ask_anew("a..example", "A") == Answer((), exists=False)
+    with DNSServer(RECORDS) as late:
+        late.behave("example.org", "servfail")
+        async with resolving(late) as dns:
+            with pytest.raises(DnsTempError):
+                await dns.query("example.org", "A")
+            late.behave("example.org", "")
+            with pytest.raises(DnsTempError):
+                await dns.query("example.org", "A")
+            assert (await dns.ask_anew("example.org", "A")).records, "a failure that is kept does not count either"
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1", "127.0.0.1:5353", "::1", "[::1]:5353", "fe80::1%1"])
+async def test_nameservers_are_named_as_the_configuration_does(text: str) -> None:
+    async with resolving(text) as dns:
+        assert dns.addresses == (text,)
 
 
 async def test_closing_ends_questions_and_leaves_no_socket() -> None:

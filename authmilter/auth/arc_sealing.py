@@ -39,7 +39,7 @@ class Sealer:
         if problems:
             raise ConfigError(problems)
         self.domain = domain
-        self._key = key
+        self.key = key
         self._names = field_names(headers, oversign)
 
     def seal(
@@ -76,7 +76,7 @@ class Sealer:
 
         aar = f"i={instance}; {results}"
         names, fields = signed_fields(self._names, message, left_out)
-        end = f"i={instance}; s={self._key.selector}; t={int(now)}"
+        end = f"i={instance}; s={self.key.selector}; t={int(now)}"
         ams = self._signed(
             AMS,
             b"".join(map(relaxed_field, fields)),
@@ -100,9 +100,9 @@ class Sealer:
 
     def _signed(self, name: str, data: bytes, *lines: str) -> str:
         """The value of a field that signs `data` and itself; tags in alphabetical order, a= and b= first."""
-        unsigned = "\n ".join((f"a={self._key.algorithm};", "b=;", *lines))
+        unsigned = "\n ".join((f"a={self.key.algorithm};", "b=;", *lines))
         signed = data + relaxed_field(_field(name, unsigned)).removesuffix(b"\r\n")
-        text = "b=" + b64encode(make_signature(self._key.key, signed)).decode()
+        text = "b=" + b64encode(make_signature(self.key.key, signed)).decode()
         pieces = "\n ".join(text[i : i + _LINE] for i in range(0, len(text), _LINE))
         # White space within b= is no part of it, and each fold counts as one blank: so it may be put in afterwards.
         return unsigned.replace("b=;", f"{pieces};", 1)

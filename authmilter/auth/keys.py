@@ -1,9 +1,11 @@
 """DKIM keys: public ones as the DNS has them (RFC 6376 section 3.6.1, RFC 8463), private ones as files have them."""
 
 import binascii
+import time
 from base64 import b64decode
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -94,7 +96,19 @@ def key_name(selector: bytes | str, domain: str) -> str:
     return to_ascii_domain(f"{text}._domainkey.{domain}")
 
 
+class LoadedKey(NamedTuple):
+    """A private key, and when it was first read, in seconds since 1970: by this process, or by the one that it was forked from."""
+
+    key: PrivateKey
+    since: float
+
+
 def load_private_key(path: str) -> PrivateKey:
+    """The key of `read_private_key`."""
+    return read_private_key(path).key
+
+
+def read_private_key(path: str) -> LoadedKey:
     """Read a private key: RSA or Ed25519 as PEM (PKCS#1, PKCS#8), or Ed25519 as the base64 of its 32-octet seed.
 
     An RSA key takes some 60 ms, since OpenSSL proves it.  Raises ValueError with a text for the administrator, which names
@@ -104,8 +118,12 @@ def load_private_key(path: str) -> PrivateKey:
 
 
 @lru_cache(maxsize=4096)
-def _private_key(path: str, text: bytes) -> PrivateKey:
-    """Kept, so that a reload parses only what has changed."""
+def _private_key(path: str, text: bytes) -> LoadedKey:
+    """Kept, so that a reload parses only what has changed, and knows since when it has not."""
+    return LoadedKey(_parse_private_key(path, text), time.time())
+
+
+def _parse_private_key(path: str, text: bytes) -> PrivateKey:
     if b"-----BEGIN" not in text:
         try:
             return Ed25519PrivateKey.from_private_bytes(b64decode(b"".join(text.split()), validate=True))

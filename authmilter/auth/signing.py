@@ -2,7 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from hashlib import sha256
 
@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from authmilter.addresses import to_ascii_domain
 from authmilter.auth.canonical import HEADER
-from authmilter.auth.keys import PrivateKey, key_name, load_private_key
+from authmilter.auth.keys import LoadedKey, PrivateKey, key_name, read_private_key
 from authmilter.config.schema import Sign
 from authmilter.errors import AuthMilterError, ConfigError
 from authmilter.model import BodyHashKey, HeaderField, Message
@@ -39,11 +39,15 @@ class SigningError(AuthMilterError):
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """A private key and the selector of its public half; `algorithm` is ``rsa-sha256`` or ``ed25519-sha256``."""
+    """A private key and the selector of its public half; `algorithm` is ``rsa-sha256`` or ``ed25519-sha256``.
+
+    `since` is when it was loaded, in seconds since 1970.
+    """
 
     selector: str
     algorithm: str
     key: PrivateKey
+    since: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,7 @@ class Signer:
         problems: list[str] = []
         warnings: list[str] = []
         loaded = {}
-        load = cache(load_private_key)  # sections often share a key, and an RSA key takes 60 ms
+        load = cache(read_private_key)  # sections often share a key, and an RSA key takes 60 ms
         for name, section in sections.items():
             options = replace(section, domain=to_ascii_domain(section.domain))
             found = list(_problems(name, section))
@@ -136,6 +140,24 @@ class Signer:
             else:
                 return Choice("", section.name, domain, section.keys)
         return Choice(refused or f"no [sign] section for {', '.join(author_domains[:3])}")
+
+    def published_keys(self) -> list[tuple[str, str, SigningKey]]:
+        """Section, d= and key of all that signs.
+
+        d= is "" where it is that of the author, and so not one name; of a section that takes subdomains in under their own
+        names it is that of the section itself.
+        """
+        found = []
+        for name, section in self._sections.items():
+            if name.startswith("*") and section.options.subdomains == "no":
+                continue
+            domain = section.options.domain
+            if not domain and not name.startswith("*"):
+                domain = name
+            elif not domain and section.options.subdomains == "parent":
+                domain = name.removeprefix("*.")
+            found += [(name, domain, key) for key in section.keys]
+        return found
 
     def body_hash_keys(self, choice: Choice) -> set[BodyHashKey]:
         """The hashes of the body that `sign` will need."""
@@ -306,22 +328,22 @@ def _problems(name: str, options: Sign) -> Iterable[str]:
             yield f"headers, oversign: {header!r} is no name of a header field"
 
 
-def _load_keys(options: Sign, load: Callable[[str], PrivateKey]) -> Iterable[tuple[SigningKey | None, str]]:
+def _load_keys(options: Sign, load: Callable[[str], LoadedKey]) -> Iterable[tuple[SigningKey | None, str]]:
     """Each key with what is to be said against it; None for one that can't be used."""
     # The Ed25519 signature is inserted first, so the RSA one, which more verifiers know, stands above it.
     if options.ed25519_key_file:
         try:
-            key = load(options.ed25519_key_file)
+            key, since = load(options.ed25519_key_file)
         except ValueError as error:
             yield None, f"ed25519_key_file: {error}"
         else:
             if isinstance(key, Ed25519PrivateKey):
-                yield SigningKey(options.ed25519_selector, "ed25519-sha256", key), ""
+                yield SigningKey(options.ed25519_selector, "ed25519-sha256", key, since), ""
             else:
                 yield None, f"ed25519_key_file: {options.ed25519_key_file}: holds an RSA key, which goes to key_file"
     if options.key_file:
         try:
-            key = load(options.key_file)
+            key, since = load(options.key_file)
         except ValueError as error:
             yield None, f"key_file: {error}"
             return
@@ -335,6 +357,6 @@ def _load_keys(options: Sign, load: Callable[[str], PrivateKey]) -> Iterable[tup
         else:
             small = key.key_size < GOOD_RSA_BITS
             yield (
-                SigningKey(options.selector, "rsa-sha256", key),
+                SigningKey(options.selector, "rsa-sha256", key, since),
                 f"key_file: {options.key_file}: {key.key_size} bits are few (RFC 8301 advises 2048)" if small else "",
             )

@@ -29,6 +29,7 @@ from authmilter.server.state import find_state
 EX_WRONG = 1
 TIMEOUT = 5.0  # seconds
 LARGEST = 4 * 2**20  # octets of an answer
+_MOST_KEYS = 20  # keys in the table
 _ADDED = "other"  # where the daemon counts for lists that a reload added
 _ACTIONS = ("accept", "tag", "quarantine", "tempfail", "reject", "discard")
 
@@ -201,12 +202,15 @@ def text(report: Report, url: str) -> list[str]:
         ("reload", _reload(report["reload"])),
         ("store", _store_line(report["store"])),
         ("DNS", _dns(report["dns"])),
+        ("nameservers", _nameservers(report["dns"])),
+        ("keys", _counts(report["keys"]["states"], "none")),
         ("alarms", _alarms(report["alarms"])),
     ]
     if "classifier" in report:
         facts.append(("classifier", _classifier_line(report["classifier"])))
     lines += table([(name, escaped(line)) for name, line in facts])
     lines += ["", *_today(report["today"])]
+    lines += _keys(report["keys"]["listed"])
     lists = {name: one for name, one in report["dns_lists"].items() if not _is_stale(one)}
     if lists:
         lines += ["", *_lists(lists)]
@@ -263,6 +267,37 @@ def _dns(found: Report) -> str:
         return "no questions yet"
     share = f"{100.0 * hits / (hits + misses):.1f} % of {plural(hits + misses, 'question')} answered from the cache"
     return f"{share}; {_counts(found['questions'], 'none sent', 'sent: ')}"
+
+
+def _nameservers(found: Report) -> str:
+    lately, down = found["lately"], found["down_seconds"]
+    named = ", ".join(found["nameservers"]) or "not told"
+    state = f"no answer for {duration(down)}" if down else "no questions" if not lately["asked"] else "they answer"
+    seconds = duration(lately["seconds"])
+    failed = _counts(lately["reasons"], "none", "")
+    return f"{named}: {state}; {plural(lately['asked'], 'question')} in the last {seconds}, failed: {failed}"
+
+
+def _keys(found: list[Report]) -> list[str]:
+    """A table of the keys that sign, those first with which something is wrong."""
+    if not found:
+        return []
+    rows: list[tuple[str, ...]] = [("signing key", "algorithm", "loaded", "record")]
+    for one in found[:_MOST_KEYS]:
+        record = one["state"] + (f": {one['detail']}" if one["detail"] else "")
+        name = f"{one['selector']}._domainkey.{one['domain'] or '*'}"
+        algorithm = f"{one['algorithm']}, {one['bits']} bits"
+        rows.append(tuple(escaped(text) for text in (name, algorithm, _moment(one["loaded"]), record)))
+    head, *lines = table(rows)
+    more = [f"and {len(found) - _MOST_KEYS} more; --json has them"] if len(found) > _MOST_KEYS else []
+    return ["", paint(head, "dim"), *lines, *more]
+
+
+def _moment(seconds: float) -> str:
+    try:
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else "not known"
+    except (OverflowError, OSError) as error:
+        raise ValueError("no time") from error
 
 
 def _counts(found: dict[str, int], none: str, title: str = "") -> str:

@@ -170,6 +170,11 @@ class Dns:
     servfail_ttl: Seconds = option(
         Seconds(5.0), "For how long a failed question is not asked again (RFC 9520).", at_least=0, at_most=300
     )
+    check_keys: bool = option(
+        True,
+        "Compare the keys that sign with their records, at the start, after a reload and hourly, for status and "
+        "authmilter_signing_keys; mail is signed whatever is found.  no: where these resolvers don't see what the world sees.",
+    )
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import CollectorRegistry
 
 from authmilter.metrics import Layout, Shared, registry
+from authmilter.server.board import Board
 from authmilter.server.status import Status
 
 MAX_CLIENTS = 64  # served at once; more wait in the backlog
@@ -21,7 +22,7 @@ MAX_CLIENTS = 64  # served at once; more wait in the backlog
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, sock: socket.socket, shared: Shared, layout: Layout) -> None:
+    def __init__(self, sock: socket.socket, shared: Shared, layout: Layout, board: Board | None) -> None:
         self.address_family = sock.family
         super().__init__(sock.getsockname()[:2], _Handler, bind_and_activate=False)
         self.socket.close()
@@ -29,7 +30,7 @@ class _Server(ThreadingHTTPServer):
         self.shared = shared
         self.layout = layout
         self.registry: CollectorRegistry = registry(shared, layout)
-        self.status = Status(shared, layout)
+        self.status = Status(shared, layout, board)
         self.places = threading.BoundedSemaphore(MAX_CLIENTS)
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -84,13 +85,15 @@ class _Handler(BaseHTTPRequestHandler):
         """Scrapes are not logged."""
 
 
-def main(sock: socket.socket, control: socket.socket, shared: Shared, layout: Layout) -> None:
-    """Serve until the supervisor closes its end of `control`."""
+def main(
+    sock: socket.socket, control: socket.socket, shared: Shared, layout: Layout, board: Board | None = None
+) -> None:
+    """Serve until the supervisor closes its end of `control`; `board` is where a worker writes."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     sock.setblocking(True)
-    server = _Server(sock, shared, layout)
+    server = _Server(sock, shared, layout, board)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 3600}, daemon=True).start()
     with selectors.DefaultSelector() as selector:
         selector.register(control, selectors.EVENT_READ)

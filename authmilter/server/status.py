@@ -1,7 +1,7 @@
 """What `authmilter status` shows of a running daemon: its counters, put together and judged.
 
 The exporter has one of these.  It looks at the clock twice a minute, for two things that counters don't tell: what they
-were at midnight, and whether errors of the store and of scanners are of now.
+were at midnight, and whether errors of the store, of scanners and of the DNS are of now.
 """
 
 import threading
@@ -12,11 +12,17 @@ from typing import Any
 
 import authmilter
 from authmilter.metrics import Layout, Shared
+from authmilter.resolver import FAILURES
+from authmilter.server.board import Board
 
 TICK = 30.0  # seconds between looks at the clock, at most
 STANDS_STILL = 10.0  # seconds without a heartbeat, which is one a second
 _VERDICTS = "authmilter_messages_total"
 _REFUSED = "authmilter_recipients_refused_total"
+MINUTE, WINDOW = 2, 10  # looks at the clock within "the last minute or so", and within the last five
+MOST_NAMED = 5  # keys that are named as problems
+# From so many questions on, and that part of them, failures are a problem even if nameservers answer others.
+MANY_FAILED, MOST_FAILED = 20, 0.5
 _SCANNERS = ("antivirus", "outbound_antivirus", "spamassassin", "rspamd")  # checks that ask another daemon
 
 Report = dict[str, Any]
@@ -32,26 +38,28 @@ class Status:
         self,
         shared: Shared,
         layout: Layout,
+        board: Board | None = None,
         *,
         clock: Callable[[], float] = time.time,
         ticks: Callable[[], float] = time.monotonic,
     ) -> None:
         self._shared = shared
         self._layout = layout
+        self._board = board
         self._clock = clock
         self._ticks = ticks
         self._lock = threading.Lock()
         self._begin_day()
-        # (time, errors until then): the oldest is one to one and a half minutes old, once there are three
-        self._errors: deque[tuple[float, dict[str, int]]] = deque([(ticks(), self._failures())], maxlen=3)
+        # (time, failures until then): the oldest is five to five and a half minutes old, once all are there
+        self._looks: deque[tuple[float, dict[str, int]]] = deque([(ticks(), self._failures())], maxlen=WINDOW + 1)
 
     def tick(self) -> float:
         """To be called when the returned number of seconds has passed, or earlier."""
         with self._lock:
             self._look_at_the_date()
             now = self._ticks()
-            if now - self._errors[-1][0] >= 0.9 * TICK:
-                self._errors.append((now, self._failures()))
+            if now - self._looks[-1][0] >= 0.9 * TICK:
+                self._looks.append((now, self._failures()))
         year, month, day = self._day
         # mktime() knows how long a day is where clocks are changed, and what the 32nd of a month is.
         left = time.mktime((year, month, day + 1, 0, 0, 0, 0, 0, -1)) - self._clock()
@@ -66,6 +74,7 @@ class Status:
         return found
 
     def _counts(self) -> Report:
+        told = (self._board.read() if self._board is not None else None) or {}
         return {
             "program": "authmilter",
             "version": authmilter.__version__,
@@ -84,11 +93,9 @@ class Status:
             },
             "store": self._store(),
             "scanners": self._scanners(),
-            "dns": {
-                "cache": self._column("authmilter_dns_cache_total"),
-                "questions": self._by_last("authmilter_dns_queries_total"),
-            },
+            "dns": self._dns(told.get("nameservers", [])),
             "dns_lists": self._lists(),
+            "keys": self._keys(told.get("keys", [])),
             "alarms": self._tree("authmilter_alarms_total"),
             "today": self._today(),
         }
@@ -145,20 +152,60 @@ class Status:
         return self._column("authmilter_store_errors_total")
 
     def _failures(self) -> dict[str, int]:
-        """How often the store, and each scanner, has failed so far."""
+        """How often the store, each scanner and the DNS have failed so far; and how many questions there were."""
         errors = self._tree("authmilter_check_errors_total")
         scanners = {name: errors.get(name, {}).get("temperror", 0) for name in _SCANNERS}
-        return {"store": sum(self._store_errors().values()), **scanners}
+        dns = self._column("authmilter_dns_failures_total")
+        asked = sum(self._by_last("authmilter_dns_queries_total").values())
+        return {"store": sum(self._store_errors().values()), **scanners, **dns, "asked": asked}
+
+    def _lately(self, looks: int = MINUTE) -> dict[str, int]:
+        """How much of that is of the time since so many looks at the clock."""
+        before = self._looks[max(-len(self._looks), -looks - 1)][1]
+        return {name: count - before[name] for name, count in self._failures().items()}
 
     def _store(self) -> Report:
-        return {
-            "errors": self._store_errors(),
-            "errors_lately": self._failures()["store"] - self._errors[0][1]["store"],
-        }
+        return {"errors": self._store_errors(), "errors_lately": self._lately()["store"]}
 
     def _scanners(self) -> dict[str, Report]:
-        now, before = self._failures(), self._errors[0][1]
-        return {name: {"errors": now[name], "errors_lately": now[name] - before[name]} for name in _SCANNERS}
+        now, lately = self._failures(), self._lately()
+        return {name: {"errors": now[name], "errors_lately": lately[name]} for name in _SCANNERS}
+
+    def _dns(self, nameservers: list[str]) -> Report:
+        lately = self._lately(WINDOW)
+        # What was not asked for want of room says nothing of the nameservers.
+        reasons = {reason: lately[reason] for reason in FAILURES if reason != "busy"}
+        found = {
+            "cache": self._column("authmilter_dns_cache_total"),
+            "questions": self._by_last("authmilter_dns_queries_total"),
+            "nameservers": nameservers,
+            "lately": {
+                "seconds": round(self._ticks() - self._looks[0][0], 1),
+                "asked": lately["asked"] - lately["busy"],
+                "failed": sum(reasons.values()),
+                "reasons": reasons,
+            },
+            "down_seconds": self._dns_down(),
+        }
+        return found | {"problem": _dns_problem(found)}
+
+    def _dns_down(self) -> float:
+        """For how many seconds no nameserver has answered anybody; 0.0 if any does, or nothing was asked."""
+        answered_at, since_at, tried_at = (
+            self._layout.cells[name, ()] for name in ("dns_answered", "dns_down_since", "dns_tried")
+        )
+        slots = [self._shared.slot(number) for number in range(1, self._shared.slots)]
+        answered = max((slot[answered_at] for slot in slots), default=0.0)
+        # A worker that had no answer when it last tried has not heard of one that another worker got later.
+        since = [slot[since_at] for slot in slots if slot[since_at] and slot[tried_at] > answered]
+        return round(self._ticks() - max(answered, min(since)), 1) if since else 0.0
+
+    def _keys(self, listed: list[Report]) -> Report:
+        now = self._ticks()
+        for one in listed:
+            at = one.pop("looked", None)
+            one["looked_seconds_ago"] = None if at is None else round(max(0.0, now - at), 1)
+        return {"states": self._column("authmilter_signing_keys"), "listed": listed}
 
     def _lists(self) -> dict[str, Report]:
         answers = self._tree("authmilter_dnslist_queries_total")
@@ -215,9 +262,49 @@ def _problems(found: Report) -> list[str]:
         for name, one in found["scanners"].items()
         if one["errors_lately"]
     ]
+    if found["dns"]["problem"]:
+        problems.append(found["dns"]["problem"])
+    problems += _key_problems(found["keys"])
     problems += [
         f"DNS list {name} is off in {one['off_in_workers']} of {configured} workers"
         for name, one in found["dns_lists"].items()
         if one["off_in_workers"]
     ]
+    return problems
+
+
+def _dns_problem(found: Report) -> str:
+    """What is wrong with the DNS, and where to look; "" if nothing is."""
+    lately, down = found["lately"], found["down_seconds"]
+    asked, failed, reasons = lately["asked"], lately["failed"], lately["reasons"]
+    named = ", ".join(f"{reason} {count}" for reason, count in reasons.items() if count)
+    servers = " ".join(["the nameservers", ", ".join(found["nameservers"])]).strip()
+    if not down:
+        if asked < MANY_FAILED or failed < MOST_FAILED * asked:
+            return ""
+        return (
+            f"of {asked} questions to the DNS in the last 5 minutes {failed} failed ({named}), though {servers} answer others: "
+            "either one sender's domains are broken, or the resolver is about to fail; compare with `dig`"
+        )
+    silent = reasons["timeout"] + reasons["unreachable"]
+    if reasons["refused"] > failed - reasons["refused"]:
+        what, hint = "refuse our questions", "let this machine ask them, or name others in [dns] nameservers"
+    elif failed - silent > silent:
+        what, hint = "have no answers", "see their log, their way to the Internet, and the clock, which DNSSEC needs"
+    else:
+        what, hint = "do not answer", "see whether they run, and whether the firewall lets port 53 through"
+    count = f"; {failed} of {asked} questions in the last 5 minutes failed ({named})" if failed else ""
+    return f"{servers} {what}, for {down:.0f}s now{count}: {hint}; until then SPF, DKIM and DMARC end in temperror"
+
+
+def _key_problems(found: Report) -> list[str]:
+    wrong = [one for one in found["listed"] if one["state"] in ("mismatch", "missing")]
+    problems = [
+        f"signatures of {one['domain']} with selector {one['selector']} can't be verified: {one['detail']}; "
+        f"publish the key of [{one['section']}], or take it out there"
+        for one in wrong[:MOST_NAMED]
+    ]
+    more = sum(found["states"].get(state, 0) for state in ("mismatch", "missing")) - len(problems)
+    if more > 0:
+        problems.append(f"as many signing keys more are not published as they should be: {more}")
     return problems

@@ -30,6 +30,7 @@ from authmilter.lists import titles
 from authmilter.log import configure
 from authmilter.metrics import Metrics, Shared, layout_for, list_names
 from authmilter.server import exporter, notify, worker
+from authmilter.server.board import Board
 from authmilter.server.sockets import Listener, bind_all, mta_lines
 from authmilter.server.state import check_store, make_state_directory, sqlite_path
 from authmilter.state_directory import state_directory
@@ -72,6 +73,7 @@ class Supervisor:
         self.layout = layout_for(all_checks(), config)
         self.shared = Shared(self.workers + 1, self.layout)
         self.metrics = Metrics(self.shared, 0, self.layout)
+        self.board = Board()
         self.state: Path | None = None
         self.listeners: list[Listener] = []
         self.children: list[Child] = []
@@ -109,7 +111,11 @@ class Supervisor:
         sockets = [listener.sock for listener in self.listeners]
         if scrape is not None:
             self.children.append(
-                Child("exporter", lambda control: _never(exporter.main, scrape, control, self.shared, self.layout), 0)
+                Child(
+                    "exporter",
+                    lambda control: _never(exporter.main, scrape, control, self.shared, self.layout, self.board),
+                    0,
+                )
             )
         for slot in range(1, self.workers + 1):
             self.children.append(Child(f"worker {slot}", self._worker(slot, sockets), slot))
@@ -161,6 +167,7 @@ class Supervisor:
                 self.state,
                 self.shared,
                 self.layout,
+                self.board,
                 sockets,
                 control,
             )

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 
 from authmilter.alarm import AlarmService
+from authmilter.auth.published import KeyWatch, OwnKey, own_keys, worst_first
 from authmilter.check import all_checks
 from authmilter.checks.classifier import Classifier
 from authmilter.classifier.trainer import keep_trained, start_helper
@@ -26,12 +27,14 @@ from authmilter.config.schema import Config, Milter
 from authmilter.dns_client import system_nameservers
 from authmilter.errors import AuthMilterError, StoreError
 from authmilter.files import Files, load_files
-from authmilter.interfaces import Space
+from authmilter.interfaces import Answer, Space
 from authmilter.log import configure
 from authmilter.metrics import Layout, Metrics, Shared
 from authmilter.milter.engine import TOO_BUSY, Bounds
 from authmilter.milter.native import NativeEngine
 from authmilter.resolver import StubResolver
+from authmilter.server.board import Board
+from authmilter.server.dns_watch import DnsWatch
 from authmilter.session import Rulebook, Session, build
 from authmilter.spaces import keeps_state
 from authmilter.store import open_store
@@ -47,6 +50,7 @@ WARN_EVERY = 60.0
 ALARM_EVERY = 900.0  # of each worker, as long as the store is down
 PURGE_EVERY = 3600.0
 PURGED = Space("purged")
+MOST_KEYS_LISTED = 300  # of a configuration may be thousands; the worst are first
 LAST_RECORDS = 5.0  # for what is still to be remembered, after the last connection
 
 
@@ -62,6 +66,7 @@ class Worker:
         state: Path | None,
         shared: Shared,
         layout: Layout,
+        board: Board,
     ) -> None:
         self.slot = slot
         self.config = config
@@ -71,7 +76,9 @@ class Worker:
         self.metrics = Metrics(shared, slot, layout)
         self._warn_again = 0.0
         self._alarm_again = 0.0
-        self._watch: asyncio.Task[None] | None = None
+        self._watches: list[asyncio.Task[None]] = []
+        self._board = board
+        self._keys = KeyWatch((), self._ask_anew, self._tell_of_keys)
         self.rules: Rulebook
         self.engine: NativeEngine | LibmilterEngine
 
@@ -107,8 +114,8 @@ class Worker:
             purge.cancel()
             if trainer is not None:
                 trainer.cancel()
-            if self._watch is not None:
-                self._watch.cancel()
+            for watch in self._watches:
+                watch.cancel()
             await self.rules.pipeline.finish_records(LAST_RECORDS)
             await self.store.close()
             await self.alarm.close()
@@ -158,14 +165,48 @@ class Worker:
 
     def _resolver(self) -> StubResolver:
         self._system = system_nameservers()
-        return StubResolver(self.config.dns, on_query=self.metrics.dns_query, on_cache=self.metrics.dns_cache)
+        watch = DnsWatch(lambda: resolver, self.metrics)
+        resolver = StubResolver(
+            self.config.dns,
+            on_query=watch.heard,
+            on_cache=self.metrics.dns_cache,
+            on_failure=self.metrics.dns_failure,
+        )
+        self._dns_watch = watch
+        return resolver
 
     def _build(self, dns: StubResolver) -> None:
         self.dns = dns
         self.rules = build(self.config, all_checks(), self.files, dns, self.metrics, store=self.store, alarm=self.alarm)
-        if self._watch is not None:
-            self._watch.cancel()
-        self._watch = asyncio.create_task(self.rules.pipeline.services.lists.watch())
+        for watch in self._watches:
+            watch.cancel()
+        self._watches = [asyncio.create_task(self.rules.pipeline.services.lists.watch())]
+        if self.slot == 1:  # one looks for all
+            keys = own_keys(self.files.signing_keys(), check=self.config.dns.check_keys)
+            self._keys = KeyWatch(keys, self._ask_anew, self._tell_of_keys, self._keys.keys)
+            self._watches.append(asyncio.create_task(self._keys.watch()))
+
+    async def _ask_anew(self, name: str, rdtype: str) -> Answer:
+        return await self.dns.ask_anew(name, rdtype)
+
+    def _tell_of_keys(self, keys: Sequence[OwnKey]) -> None:
+        """To metrics and to the exporter."""
+        self.metrics.signing_keys([one.state for one in keys])
+        listed = [
+            {
+                "section": one.section,
+                "domain": one.domain,
+                "selector": one.key.selector,
+                "algorithm": one.key.algorithm,
+                "bits": one.bits,
+                "loaded": one.key.since,
+                "state": one.state,
+                "detail": one.detail,
+                "looked": one.looked,
+            }
+            for one in worst_first(keys)[:MOST_KEYS_LISTED]
+        ]
+        self._board.write({"nameservers": self.dns.addresses, "keys": listed})
 
     async def _beat(self) -> None:
         """Tell the supervisor that the loop turns."""
@@ -228,6 +269,7 @@ class Worker:
             self._build(self.dns)  # the cache stays
             return
         before = self.dns
+        self._dns_watch.close()
         self._build(self._resolver())
         # Sessions that are open still ask the old one.
         asyncio.get_running_loop().call_later(2 * (config.milter.message_timeout + config.dns.timeout), before.close)
@@ -252,6 +294,7 @@ def main(
     state: Path | None,
     shared: Shared,
     layout: Layout,
+    board: Board,
     sockets: Sequence[socket.socket],
     control: socket.socket,
 ) -> None:
@@ -267,7 +310,7 @@ def main(
         # as is usual, would take a twentieth of all time.
         gc.freeze()
         gc.set_threshold(20_000, 10, 10)
-        worker = Worker(slot, config, path, files, state, shared, layout)
+        worker = Worker(slot, config, path, files, state, shared, layout, board)
         helper = start_helper(control, *sockets) if slot == 1 else None
         uvloop.run(worker.run(sockets, control, helper))
         status = 0

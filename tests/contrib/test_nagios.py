@@ -6,6 +6,7 @@ import re
 import shlex
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,8 +16,12 @@ from pathlib import Path
 import pytest
 
 from tests.contrib.monitoring import CONTRIB, visit, visited_daemon
+from tests.dnsserver import DNSServer
+from tests.milter.client import MilterClient
 from tests.rig.daemon import Daemon
-from tests.rig.sockets import free_port
+from tests.rig.mail import write_keys, zone
+from tests.rig.sockets import free_port, wait_until
+from tests.shared import ROOT
 
 PLUGIN = CONTRIB / "nagios" / "check_authmilter"
 PERFDATA = re.compile(r"'[^'|]+'=-?[\d.]+[a-z]*(;[\d.:@~-]*){0,4}")
@@ -116,6 +121,98 @@ def test_a_metric_without_samples_is_0_and_one_that_does_not_exist_is_unknown(da
     assert check("-u", page(daemon), "-m", 'authmilter_auth_results_total{result="nonsense"}', "0", "10")[0] == 0
     status, text, _ = check("-u", page(daemon), "-m", "authmilter_nonsense", "0", "10")
     assert (status, "no metric authmilter_nonsense" in text) == (3, True)
+
+
+@contextmanager
+def signing_daemon(dns: DNSServer, folder: Path) -> Iterator[Daemon]:
+    """Signs for sender.example with two keys, and for gone.example with one."""
+    keys = write_keys(folder)
+    both = {"selector": "r", "key_file": keys.rsa, "ed25519_selector": "e", "ed25519_key_file": keys.ed25519}
+    one = {"selector": "r", "key_file": keys.rsa}
+    settings: dict[str, dict[str, object]] = {
+        "dns": {"nameservers": dns.address, "timeout": "500ms", "servfail_ttl": "0s"},
+        "sign sender.example": dict(both),
+        "sign gone.example": dict(one),
+    }
+    with Daemon("inet", settings) as daemon:
+        yield daemon
+
+
+def send(daemon: Daemon, sender: bytes) -> None:
+    with MilterClient(f"inet:{daemon.port}@127.0.0.1") as mta:
+        mta.negotiate()
+        mta.connect(host=b"[192.0.2.10]", address=b"192.0.2.10", macros={b"j": b"mx.test"})
+        mta.helo(b"mx." + sender)
+        mta.message(b"<a@%s>" % sender, [b"<u@test>"], [(b"From", b" a@" + sender), (b"Subject", b" x")])
+
+
+def status_of(daemon: Daemon) -> list[str]:
+    """The lines of `authmilter status`."""
+    command = [sys.executable, "-m", "authmilter", "-c", str(daemon.file), "status"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT).stdout.splitlines()
+
+
+def test_keys_that_are_not_published_are_a_warning_and_then_none(tmp_path: Path) -> None:
+    with DNSServer(zone()) as dns, signing_daemon(dns, tmp_path) as daemon:
+        wait_until(lambda: check("-u", page(daemon))[2].get("keys_unknown") == "0;;;0", 20, "the records")
+        status, text, data = check("-u", page(daemon))
+        assert (status, data["keys_published"], data["keys_wrong"]) == (1, "2;;;0", "1;0;;0"), text
+        name = "r._domainkey.gone.example"
+        assert f"of gone.example with selector r can't be verified: {name} does not exist; publish the key of" in text
+        assert check("-u", page(daemon), "-m", 'authmilter_signing_keys{state="missing"}', "0", "0")[0] == 2
+        lines = status_of(daemon)
+        assert "keys         published 2, missing 1" in lines
+        rows = [line for line in lines if "._domainkey." in line]
+        assert re.fullmatch(rf"{name} +rsa-sha256, 2048 bits +20\S+ \S+  missing: {name} does not exist", rows[0]), rows
+        assert re.fullmatch(r"e\S+example +ed25519-sha256, 256 bits .*  published", rows[1]), rows
+        assert len(rows) == 4  # and the problem
+        dns.add(f"{name} TXT", zone()["r._domainkey.sender.example TXT"])
+        daemon.reload()
+        wait_until(lambda: check("-u", page(daemon))[0] == 0, 20, "the new record")
+        assert "3 of 3 signing keys are known to be published" in check("-u", page(daemon))[1]
+        dns.behave(name, "servfail")
+        daemon.reload()
+        time.sleep(1)
+        assert check("-u", page(daemon))[0] == 0, "the DNS does not answer, and the key is no worse for it"
+        daemon.configure({"dns": {"nameservers": dns.address, "check_keys": "no"}})
+        daemon.reload()
+        wait_until(lambda: not any("._domainkey." in line for line in status_of(daemon)), 10, "no key")
+
+
+def test_nameservers_that_do_not_answer_are_a_warning_and_then_critical(tmp_path: Path) -> None:
+    with DNSServer(zone()) as dns, Daemon("inet", {"dns": {"nameservers": dns.address, "timeout": "300ms"}}) as daemon:
+        send(daemon, b"good.example")
+        assert check("-u", page(daemon))[0] == 0
+        dns.stop()
+        time.sleep(10.5)  # for so long an answer shows that they answer
+        send(daemon, b"other.example")
+        wait_until(lambda: check("-u", page(daemon))[0] == 1, 15, "what is wrong")
+        status, text, data = check("-u", page(daemon))
+        assert (status, f"the nameservers {dns.address} do not answer, for " in text) == (1, True), text
+        assert "see whether they run" in text
+        assert data["dns_down"].endswith("s;0;60;0")
+        assert int(data["dns_failed"].partition(";")[0]) >= 2
+        status, text, _ = check("-u", page(daemon), "--dns-critical", "0.1")
+        assert (status, "do not answer" in text) == (2, True), text
+        assert f"nameservers  {dns.address}: no answer for " in "\n".join(status_of(daemon))
+        assert daemon.log_lines("no nameserver answers")
+        with DNSServer(zone(), port=dns.port):
+            wait_until(lambda: check("-u", page(daemon))[0] == 0, 25, "their return")
+            assert daemon.log_lines("nameservers answer again")
+
+
+def test_silent_domains_of_a_sender_alone_are_never_critical() -> None:
+    silent = {f"{prefix}n{n}.example": "drop" for n in range(12) for prefix in ("", "_dmarc.", "mx.", "www.")}
+    with (
+        DNSServer(zone(), silent | {"10.2.0.192.in-addr.arpa": "drop"}) as dns,
+        Daemon("inet", {"dns": {"nameservers": dns.address, "timeout": "100ms"}}) as daemon,
+    ):
+        for n in range(12):
+            send(daemon, b"n%d.example" % n)
+        status, text, data = check("-u", page(daemon), "--dns-critical", "0.1")
+    assert status in (0, 1), text
+    assert data["dns_down"] == "0s;0;0.1;0", text
+    assert int(data["dns_failed"].partition(";")[0]) >= 12
 
 
 def test_a_list_that_is_off_and_a_failed_reload_are_warnings() -> None:
@@ -272,7 +369,7 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=["status", "increase", "Debian package"])
+@pytest.mark.parametrize("command", COMMANDS, ids=["status", "increase", "Debian package", "keys"])
 def test_the_commands_of_the_page(command: str, tmp_path: Path) -> None:
     with visited_daemon() as daemon:
         _, *words = shlex.split(_for(command, daemon, tmp_path))

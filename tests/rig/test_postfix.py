@@ -279,7 +279,7 @@ def test_a_broken_file_keeps_the_old_configuration_and_says_so(site: Site, marke
 
 
 CONTRACT = {
-    "connections_refused_total", "alarms_total",
+    "connections_refused_total", "alarms_total", "dns_failures_total", "dns_down", "signing_keys",
     "build_info", "connections_active", "connections_total", "messages_total", "auth_results_total", "findings_total",
     "message_score", "stage_seconds", "check_seconds", "check_errors_total", "dns_queries_total", "dns_seconds",
     "dns_cache_total", "dnslist_queries_total", "dnslist_off", "store_errors_total", "signatures_total", "config_reloads_total",

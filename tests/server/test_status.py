@@ -12,6 +12,7 @@ from authmilter.check import all_checks
 from authmilter.config import ini
 from authmilter.metrics import Layout, Metrics, Shared, layout_for
 from authmilter.model import Stage
+from authmilter.server.board import Board
 from authmilter.server.status import TICK, Status
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -275,6 +276,110 @@ def test_a_dns_list_that_is_off() -> None:
     }
 
 
+# -- the DNS ----------------------------------------------------------------------------------------------------------
+
+
+def questions(daemon: Daemon, number: int, reason: str = "") -> None:
+    """So many of each worker, answered unless there is a reason."""
+    for worker in daemon.workers:
+        for _ in range(number):
+            if reason:
+                worker.dns_failure(reason)
+            worker.dns_query("TXT", "temperror" if reason else "ok", 0.1)
+
+
+def test_questions_that_failed_count_for_five_minutes() -> None:
+    daemon = Daemon()
+    daemon.run(3600)
+    questions(daemon, 15, "timeout")
+    questions(daemon, 4, "servfail")
+    questions(daemon, 11)
+    questions(daemon, 500, "busy")  # which says nothing of the nameservers
+    found = daemon.report()["dns"]
+    assert found["lately"] == {
+        "seconds": 330.0,
+        "asked": 60,
+        "failed": 38,
+        "reasons": {"timeout": 30, "unreachable": 0, "servfail": 8, "refused": 0, "broken": 0},
+    }
+    assert daemon.report()["problems"] == [found["problem"]]
+    assert found["problem"].startswith(
+        "of 60 questions to the DNS in the last 5 minutes 38 failed (timeout 30, servfail 8), though the nameservers answer"
+    )
+    daemon.run(290)
+    assert daemon.report()["dns"]["lately"]["failed"] == 38
+    daemon.run(70)
+    assert (daemon.report()["dns"]["lately"]["failed"], daemon.report()["problems"]) == (0, [])
+    assert daemon.report()["dns"]["questions"]["temperror"] == 1038
+
+
+@pytest.mark.parametrize(("answered", "failed"), [(0, 9), (12, 10)], ids=["few questions", "less than half"])
+def test_some_questions_always_fail(answered: int, failed: int) -> None:
+    daemon = Daemon()
+    questions(daemon, answered)
+    questions(daemon, failed, "servfail")
+    assert daemon.report()["problems"] == []
+
+
+def test_nameservers_are_named_where_a_worker_told_them() -> None:
+    daemon = Daemon()
+    board = Board()
+    daemon.status = Status(daemon.shared, daemon.layout, board, clock=lambda: daemon.now, ticks=lambda: daemon.ticks)
+    board.write({"nameservers": ["127.0.0.1", "::1"], "keys": []})
+    questions(daemon, 3, "timeout")
+    daemon.workers[0].dns_down(daemon.ticks, daemon.ticks)
+    daemon.run(72)
+    (problem,) = daemon.report()["problems"]
+    assert problem == (
+        "the nameservers 127.0.0.1, ::1 do not answer, for 72s now; 6 of 6 questions in the last 5 minutes failed (timeout 6): "
+        "see whether they run, and whether the firewall lets port 53 through; until then SPF, DKIM and DMARC end in temperror"
+    )
+    daemon.workers[1].dns_answered(daemon.ticks)
+    assert daemon.report()["problems"] == []
+
+
+def test_a_worker_that_died_without_answers_leaves_nothing_behind() -> None:
+    daemon = Daemon()
+    daemon.workers[0].dns_down(daemon.ticks, daemon.ticks)
+    daemon.run(5)
+    assert daemon.report()["dns"]["down_seconds"] == 5.0
+    Metrics(daemon.shared, 1, daemon.layout)
+    assert daemon.report()["dns"]["down_seconds"] == 0.0
+
+
+# -- keys -------------------------------------------------------------------------------------------------------------
+
+
+def key(number: int, state: str) -> dict[str, Any]:
+    return {
+        "section": f"sign d{number}.example", "domain": f"d{number}.example", "selector": "s", "algorithm": "rsa-sha256",
+        "bits": 2048, "loaded": 1.7e9, "state": state, "detail": f"s._domainkey.d{number}.example does not exist",
+        "looked": 990.0,
+    }  # fmt: skip
+
+
+def test_keys_that_nobody_can_verify_are_named_and_those_beyond_are_counted() -> None:
+    daemon = Daemon()
+    board = Board()
+    daemon.status = Status(daemon.shared, daemon.layout, board, clock=lambda: daemon.now, ticks=lambda: daemon.ticks)
+    listed = [key(0, "mismatch"), *(key(number, "missing") for number in range(1, 8)), key(8, "unknown")]
+    board.write({"nameservers": [], "keys": listed})
+    daemon.workers[0].signing_keys([*(one["state"] for one in listed), *["missing"] * 400, "published"])
+    found = daemon.report()
+    assert found["keys"]["states"] == {"published": 1, "mismatch": 1, "missing": 407, "unknown": 1}
+    assert found["keys"]["listed"][0]["looked_seconds_ago"] == 10.0
+    assert len(found["keys"]["listed"]) == 9
+    assert found["problems"][0] == (
+        "signatures of d0.example with selector s can't be verified: s._domainkey.d0.example does not exist; "
+        "publish the key of [sign d0.example], or take it out there"
+    )
+    assert [problem[:24] for problem in found["problems"][:5]] == [f"signatures of d{n}.example" for n in range(5)]
+    assert found["problems"][5:] == ["as many signing keys more are not published as they should be: 403"]
+    daemon.workers[0].signing_keys(["published"])
+    board.write({"nameservers": [], "keys": [key(0, "published")]})
+    assert daemon.report()["problems"] == []
+
+
 # -- counters ---------------------------------------------------------------------------------------------------------
 
 
@@ -292,9 +397,7 @@ def test_counters_of_all_workers() -> None:
     daemon.workers[0].alarm("outbound_limit", "failure")
     report = daemon.report()
     assert report["connections"] == {"active": 1, "total": 2, "refused": 1}
-    assert report["dns"] == {
-        "cache": {"hit": 2, "miss": 1},
-        "questions": {"ok": 4, "nxdomain": 1, "nodata": 0, "temperror": 0},
-    }
+    assert report["dns"]["cache"] == {"hit": 2, "miss": 1}
+    assert report["dns"]["questions"] == {"ok": 4, "nxdomain": 1, "nodata": 0, "temperror": 0}
     assert report["alarms"]["outbound_limit"] == {"success": 0, "failure": 1, "dropped": 0}
     assert "other" not in report["alarms"]
