@@ -272,7 +272,12 @@ def _dns(found: Report) -> str:
 def _nameservers(found: Report) -> str:
     lately, down = found["lately"], found["down_seconds"]
     named = ", ".join(found["nameservers"]) or "not told"
-    state = f"no answer for {duration(down)}" if down else "no questions" if not lately["asked"] else "they answer"
+    if down:
+        state = f"no answer for {duration(down)}"
+    elif lately["asked"] > lately["failed"]:
+        state = "they answer"
+    else:
+        state = "no answer so far" if lately["asked"] else "nothing was asked"
     seconds = duration(lately["seconds"])
     failed = _counts(lately["reasons"], "none", "")
     return f"{named}: {state}; {plural(lately['asked'], 'question')} in the last {seconds}, failed: {failed}"

@@ -61,6 +61,8 @@ def test_all_is_well(configured: str, endpoint: Endpoint, capsys: pytest.Capture
     assert lines[0].startswith(f"authmilter {__version__} at http://127.0.0.1:{endpoint.port}")
     assert "workers      2 of 2 accept connections, 0 restarts" in lines
     assert "DNS          75.0 % of 4 questions answered from the cache; none sent" in lines
+    assert "nameservers  not told: nothing was asked; 0 questions in the last 0s, failed: none" in lines
+    assert "keys         none" in lines
     assert "inbound        0    0           0         0       1        0    1" in lines
     assert lines[-1] == "all is well"
 
@@ -271,10 +273,15 @@ def test_an_answer_that_lacks_a_part_for_what_the_configuration_tells(
     server.sock.close()
 
 
+@pytest.mark.parametrize("where", ["today", "keys"])
 @pytest.mark.parametrize("since", [1e300, 1e18])
-def test_a_time_that_none_can_be(since: float, endpoint: Endpoint, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_time_that_none_can_be(
+    since: float, where: str, endpoint: Endpoint, capsys: pytest.CaptureFixture[str]
+) -> None:
     report = status._ask(f"http://127.0.0.1:{endpoint.port}")
-    report["today"]["since"] = since
+    report["today"]["since"] = since if where == "today" else time.time()
+    key = {"selector": "s", "domain": "d", "algorithm": "a", "bits": 1, "state": "unknown", "detail": ""}
+    report["keys"]["listed"] = [{**key, "loaded": since if where == "keys" else 0.0}]
     server = Server(ok(json.dumps(report).encode()))
     assert main(["status", "--url", server.url]) == 69
     assert "not that of an authmilter of this version" in capsys.readouterr().err
@@ -299,9 +306,37 @@ def test_nothing_that_an_answer_holds_reaches_the_terminal_raw(endpoint: Endpoin
     report["alarms"] = {evil: {evil: 1}}
     report["store"] |= {"where": evil, "errors": {evil: 1}}
     report["today"]["messages"] = {evil: {"accept": 1}}
+    report["dns"] |= {"nameservers": [evil], "lately": {"seconds": 1.0, "asked": 1, "failed": 1, "reasons": {evil: 1}}}
+    names = dict.fromkeys(("selector", "domain", "algorithm", "bits", "state", "detail"), evil)
+    report["keys"] = {"states": {evil: 1}, "listed": [{**names, "loaded": 0.0}]}
     text = "\n".join(status.text(report, "http://host"))
     assert all(c.isprintable() or c == "\n" for c in text)
-    assert text.count(r"\x1b]0;x\x07\u202e") == 9
+    assert text.count(r"\x1b]0;x\x07\u202e") == 18
+
+
+@pytest.mark.parametrize(
+    ("asked", "failed", "down", "words"),
+    [
+        (0, 0, 0.0, "nothing was asked; 0 questions"),
+        (5, 2, 0.0, "they answer; 5 questions in the last 5m 30s, failed: timeout 2"),
+        (2, 2, 0.0, "no answer so far; 2 questions in the last 5m 30s, failed: timeout 2"),
+        (9, 2, 72.4, "no answer for 1m 12s; 9 questions in the last 5m 30s, failed: timeout 2"),
+    ],
+)
+def test_nameservers(asked: int, failed: int, down: float, words: str) -> None:
+    lately = {"seconds": 330.0, "asked": asked, "failed": failed, "reasons": {"timeout": failed, "refused": 0}}
+    found = {"nameservers": ["127.0.0.1", "::1"], "lately": lately, "down_seconds": down}
+    assert status._nameservers(found).startswith(f"127.0.0.1, ::1: {words}")
+
+
+def test_of_many_keys_the_first_are_shown(endpoint: Endpoint) -> None:
+    report = status._ask(f"http://127.0.0.1:{endpoint.port}")
+    one = {"selector": "s", "algorithm": "rsa-sha256", "bits": 2048, "state": "unknown", "detail": "", "loaded": 0.0}
+    report["keys"]["listed"] = [{**one, "domain": f"d{number}.example"} for number in range(30)]
+    lines = status.text(report, "http://host")
+    assert len([line for line in lines if "_domainkey" in line]) == 20
+    assert "s._domainkey.d19.example  rsa-sha256, 2048 bits  not known  unknown" in lines
+    assert "and 10 more; --json has them" in lines
 
 
 def test_colour_is_for_a_terminal_alone(configured: str) -> None:

@@ -166,7 +166,7 @@ async def test_failures_among_answers_are_nobodys_concern() -> None:
             assert (both.down(), both.problems(), server.asked(TEST)) == (0.0, [], 0)
 
 
-async def test_an_answer_of_one_worker_ends_what_another_saw_before(hole: str) -> None:
+async def test_an_answer_of_one_worker_ends_what_another_saw_before() -> None:
     with DNSServer(behaviours={"*": "drop", "a.example": "drop"}) as server:
         async with workers(server.address) as both:
             await both.ask("a.example", 0)
