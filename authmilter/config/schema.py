@@ -142,7 +142,11 @@ class Network:
 
 @dataclass(frozen=True)
 class Dns:
-    """How questions to the DNS are asked."""
+    """How questions to the DNS are asked.
+
+    While questions fail and none is answered, each worker asks for the address of com every 15 seconds: no sender has a say in
+    that answer, so that without one it is the resolvers that don't work, and `authmilter status` says so.
+    """
 
     nameservers: Names = option(
         (),
