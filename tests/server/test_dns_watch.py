@@ -39,7 +39,7 @@ class Workers:
     """Counters of two workers, each with a resolver, and the exporter's view of them."""
 
     def __init__(self, *nameservers: str) -> None:
-        layout = layout_for(all_checks())
+        self.layout = layout = layout_for(all_checks())
         self.shared = Shared(3, layout)
         self.status = Status(self.shared, layout)
         self.watches: list[DnsWatch] = []
@@ -164,6 +164,16 @@ async def test_failures_among_answers_are_nobodys_concern() -> None:
             await both.ask("broken.example")
             await asyncio.sleep(0.1)
             assert (both.down(), both.problems(), server.asked(TEST)) == (0.0, [], 0)
+
+
+async def test_an_answer_while_our_own_question_waits_in_vain_is_an_answer() -> None:
+    with DNSServer(behaviours={"*": "drop", "a.example": "drop"}) as server:
+        async with workers(server.address) as both:
+            await both.ask("a.example")
+            await both.ask("good.example")
+            assert server.asked(TEST)
+            await asyncio.sleep(0.25)
+            assert both.shared.sum(both.layout.cells["authmilter_dns_down", ()]) == 0.0
 
 
 async def test_an_answer_of_one_worker_ends_what_another_saw_before() -> None:

@@ -335,7 +335,11 @@ def test_nameservers_are_named_where_a_worker_told_them() -> None:
         "see whether they run, and whether the firewall lets port 53 through; until then SPF, DKIM and DMARC end in temperror"
     )
     daemon.workers[1].dns_answered(daemon.ticks)
+    daemon.run(10)  # the first worker does not know of it, since it has not tried again
     assert daemon.report()["problems"] == []
+    daemon.workers[0].dns_down(1000.0, daemon.ticks)
+    daemon.run(5)
+    assert daemon.report()["dns"]["down_seconds"] == 15.0, "since the answer that the other worker got"
 
 
 def test_a_worker_that_died_without_answers_leaves_nothing_behind() -> None:
