@@ -45,8 +45,8 @@ _ALGORITHMS = ("rsa-sha256", "ed25519-sha256")
 _OTHER = "other"  # a label value that was not foreseen
 _LIST_OFF = "authmilter_dnslist_off"
 _DNS_DOWN = "authmilter_dns_down"
-# When a nameserver last answered; and while none does, since when, and when that was last tried.  On the monotonic clock.
-_DNS_TIMES = ("dns_answered", "dns_down_since", "dns_tried")
+# When [dns] test_name last had an answer; and while it has none, since when, and when it was asked last.  On the monotonic clock.
+_DNS_TIMES = ("dns_worked", "dns_down_since", "dns_tried")
 
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
 
@@ -156,7 +156,7 @@ def families(symbols: Collection[str], checks: Collection[str], lists: Collectio
         Family(
             _DNS_DOWN,
             GAUGE,
-            "Workers that get no answer of any nameserver, not even to a question that only these can leave unanswered.",
+            "Workers whose questions to the DNS fail, that for [dns] test_name among them.",
         ),
         Family("authmilter_dns_seconds", HISTOGRAM, "Time until the DNS answered.", buckets=_SECONDS),
         Family(
@@ -291,7 +291,6 @@ class Metrics:
         for name in (_DNS_DOWN, *_DNS_TIMES):  # likewise
             self._cells[layout.cells[name, ()]] = 0.0
         self._keys = layout.rows("authmilter_signing_keys")
-        self._answered = layout.cells["dns_answered", ()]
         by_stage = layout.column("authmilter_stage_seconds")
         self._stage_seconds = [by_stage.get(stage.label) for stage in Stage]  # HEADER and BODY have none
 
@@ -393,12 +392,12 @@ class Metrics:
         """A question was not answered, for one of `resolver.FAILURES`."""
         self._add("authmilter_dns_failures_total", reason)
 
-    def dns_answered(self, now: float) -> None:
-        """A nameserver of those in use answered at that time of the monotonic clock."""
-        self._cells[self._answered] = now
+    def dns_works(self, now: float) -> None:
+        """[dns] test_name had an answer at that time of the monotonic clock."""
+        self.set("dns_worked", now)
 
     def dns_down(self, since: float, tried: float) -> None:
-        """No nameserver answers since that time, the last try included; ``0.0, 0.0``: one does again."""
+        """It has had none since that time, nor when it was last tried; ``0.0, 0.0``: that is over."""
         self.set(_DNS_DOWN, 1.0 if since else 0.0)
         self.set("dns_down_since", since)
         self.set("dns_tried", tried)

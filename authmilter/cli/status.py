@@ -273,7 +273,7 @@ def _nameservers(found: Report) -> str:
     lately, down = found["lately"], found["down_seconds"]
     named = ", ".join(found["nameservers"]) or "not told"
     if down:
-        state = f"no answer for {duration(down)}"
+        state = f"down for {duration(down)}"
     elif lately["asked"] > lately["failed"]:
         state = "they answer"
     else:

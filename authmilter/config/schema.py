@@ -142,11 +142,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Dns:
-    """How questions to the DNS are asked.
-
-    While questions fail and none is answered, each worker asks for the address of com every 15 seconds: no sender has a say in
-    that answer, so that without one it is the resolvers that don't work, and `authmilter status` says so.
-    """
+    """How questions to the DNS are asked."""
 
     nameservers: Names = option(
         (),
@@ -173,6 +169,13 @@ class Dns:
     )
     servfail_ttl: Seconds = option(
         Seconds(5.0), "For how long a failed question is not asked again (RFC 9520).", at_least=0, at_most=300
+    )
+    test_name: str = option(
+        "com",
+        "When questions fail in a row, the address of this name is asked for every 15s, until there is an answer, if only that "
+        "it has none.  While that fails too, it is not some sender's domain that is broken but the resolvers, and status and "
+        "authmilter_dns_down say so.  Without the Internet: a name that is in no cache; empty: none.",
+        each=endpoint.domain,
     )
     check_keys: bool = option(
         True,

@@ -1,9 +1,11 @@
-"""Does any nameserver answer at all?
+"""Do the nameservers work at all?
 
 That questions fail says little by itself: each may be about a domain whose own servers are silent, and who sends mail may
-choose such domains as he likes, as many as he likes.  So while questions fail and none is answered, a worker asks one of
-its own, whose answer is in nobody's hand but the nameservers' and the root's; if that fails as well, they are at fault.
-It is asked again until there is an answer, so that the end of the trouble is seen without mail.
+choose such domains as he likes, and as many as he likes.  Nor does an answer say much: a resolver whose way to the
+Internet is cut still has some in its cache, and others that it makes up itself (RFC 6303, RFC 6761).  So when questions
+fail in a row, a worker asks one of its own, in whose answer no sender has a say: if that fails as well, and more than is
+answered, the nameservers are at fault.  It is asked again until there is an answer, so that the end of the trouble is seen
+without mail.
 """
 
 import asyncio
@@ -17,12 +19,11 @@ from authmilter.interfaces import Answer
 
 log = logging.getLogger("authmilter.dns")
 
-# No sender has a say in the answer, which is that there is no such record; and hardly anybody asks, so that a resolver has to
-# ask the servers of com itself.  The root would be nobody's too, but some resolvers keep a copy of it (RFC 8806), and so
-# have an answer though their way to the Internet is cut.
-QUESTION: Final = ("com", "A")
-FRESH = 10.0  # seconds for which an answer shows that nameservers answer
-AGAIN = 15.0  # seconds from one question of ours to the next
+RDTYPE: Final = "A"
+IN_A_ROW = (
+    3  # failures; single ones are of every day, and resolvers may have our question in their cache if asked often
+)
+AGAIN = 15.0  # seconds from one question of ours to the next, at least
 
 
 class Asking(Protocol):
@@ -36,22 +37,27 @@ class Counting(Protocol):
 
     def dns_query(self, rdtype: str, outcome: str, seconds: float) -> None: ...
 
-    def dns_answered(self, now: float) -> None: ...
+    def dns_works(self, now: float) -> None: ...
 
     def dns_down(self, since: float, tried: float) -> None: ...
 
 
 class DnsWatch:
-    """Watches over the nameservers of one resolver, whose `on_query` is `heard`; made on its event loop."""
+    """Watches over the nameservers of one resolver, whose `on_query` is `heard`; made on its event loop.
+
+    `name` is what is asked, see [dns] test_name; "" for nothing, and then nothing is found out.
+    """
 
     def __init__(
-        self, resolver: Callable[[], Asking], metrics: Counting, clock: Callable[[], float] = time.monotonic
+        self, resolver: Callable[[], Asking], name: str, metrics: Counting, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._resolver = resolver  # not itself, since it has to be made with `heard`
+        self._name = name
         self._metrics = metrics
         self._clock = clock
-        self._answered = 0.0
-        self._down = False
+        self._in_a_row = 0  # failures since the last answer
+        self._failed = self._answered = 0  # since the first of those for which our question is asked
+        self._rests_until = 0.0
         self._task: asyncio.Task[None] | None = None
         self._closed = False
         metrics.dns_down(0.0, 0.0)
@@ -59,17 +65,16 @@ class DnsWatch:
     def heard(self, rdtype: str, outcome: str, seconds: float) -> None:
         """A question had that outcome: see `StubResolver`."""
         self._metrics.dns_query(rdtype, outcome, seconds)
-        if self._closed:
-            return
         if outcome != "temperror":
-            self._answered = self._clock()
-            self._metrics.dns_answered(self._answered)
-            if self._down:
-                self._down = False
-                self._metrics.dns_down(0.0, 0.0)
-                log.info("nameservers answer again")
-        elif self._task is None and self._clock() - self._answered > FRESH:
-            self._task = asyncio.get_running_loop().create_task(self._ask_until_answered())
+            self._in_a_row = 0
+            self._answered += 1
+            return
+        self._in_a_row += 1
+        self._failed += 1
+        wanted = self._in_a_row >= IN_A_ROW and self._name and not self._closed
+        if wanted and self._task is None and self._clock() >= self._rests_until:
+            self._failed, self._answered = self._in_a_row, 0
+            self._task = asyncio.get_running_loop().create_task(self._ask())
             self._task.add_done_callback(self._ended)
 
     def close(self) -> None:
@@ -78,28 +83,30 @@ class DnsWatch:
         if self._task is not None:
             self._task.cancel()
 
-    async def _ask_until_answered(self) -> None:
+    async def _ask(self) -> None:
+        """Ask until there is an answer, or others have theirs."""
         since = 0.0
         while True:
             tried = self._clock()
             try:
-                await self._resolver().ask_anew(*QUESTION)
+                await self._resolver().ask_anew(self._name, RDTYPE)
             except DnsBusyError:
                 pass  # our own fault, and it says nothing of them
             except DnsTempError as error:
-                if self._answered < tried:
-                    since = since or tried
-                    if not self._down:
-                        log.warning(
-                            "no nameserver answers, a question of our own (%s) is among those that failed", error
-                        )
-                    self._down = True
-                    self._metrics.dns_down(since, tried)
+                if self._answered >= self._failed:
+                    break
+                if not since:
+                    log.warning("the nameservers do not work: questions fail, and one of our own does (%s)", error)
+                since = since or tried
+                self._metrics.dns_down(since, tried)
             else:
-                return
+                self._metrics.dns_works(self._clock())
+                break
             await asyncio.sleep(AGAIN)
-            if self._answered > tried:
-                return
+        self._rests_until = self._clock() + AGAIN
+        self._metrics.dns_down(0.0, 0.0)
+        if since:
+            log.info("the nameservers work again")
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._task = None

@@ -190,15 +190,15 @@ class Status:
         return found | {"problem": _dns_problem(found)}
 
     def _dns_down(self) -> float:
-        """For how many seconds no nameserver has answered anybody; 0.0 if any does, or nothing was asked."""
-        answered_at, since_at, tried_at = (
-            self._layout.cells[name, ()] for name in ("dns_answered", "dns_down_since", "dns_tried")
+        """For how many seconds the nameservers have not worked for any worker that tried; 0.0 if they do, or none did."""
+        worked_at, since_at, tried_at = (
+            self._layout.cells[name, ()] for name in ("dns_worked", "dns_down_since", "dns_tried")
         )
         slots = [self._shared.slot(number) for number in range(1, self._shared.slots)]
-        answered = max((slot[answered_at] for slot in slots), default=0.0)
+        worked = max((slot[worked_at] for slot in slots), default=0.0)
         # A worker that had no answer when it last tried has not heard of one that another worker got later.
-        since = [slot[since_at] for slot in slots if slot[since_at] and slot[tried_at] > answered]
-        return round(self._ticks() - max(answered, min(since)), 1) if since else 0.0
+        since = [slot[since_at] for slot in slots if slot[since_at] and slot[tried_at] > worked]
+        return round(self._ticks() - max(worked, min(since)), 1) if since else 0.0
 
     def _keys(self, listed: list[Report]) -> Report:
         now = self._ticks()
@@ -283,18 +283,21 @@ def _dns_problem(found: Report) -> str:
         if asked < MANY_FAILED or failed < MOST_FAILED * asked:
             return ""
         return (
-            f"of {asked} questions to the DNS in the last 5 minutes {failed} failed ({named}), though {servers} answer others: "
+            f"of {asked} questions to the DNS in the last 5 minutes {failed} failed ({named}), though {servers} work: "
             "either one sender's domains are broken, or the resolver is about to fail; compare with `dig`"
         )
     silent = reasons["timeout"] + reasons["unreachable"]
     if reasons["refused"] > failed - reasons["refused"]:
         what, hint = "refuse our questions", "let this machine ask them, or name others in [dns] nameservers"
     elif failed - silent > silent:
-        what, hint = "have no answers", "see their log, their way to the Internet, and the clock, which DNSSEC needs"
+        what, hint = (
+            "speak, but find nothing",
+            "see their log, their way to the Internet, and the clock, which DNSSEC needs",
+        )
     else:
         what, hint = "do not answer", "see whether they run, and whether the firewall lets port 53 through"
     count = f"; {failed} of {asked} questions in the last 5 minutes failed ({named})" if failed else ""
-    return f"{servers} {what}, for {down:.0f}s now{count}: {hint}; until then SPF, DKIM and DMARC end in temperror"
+    return f"{servers} {what}: down for {down:.0f}s{count}: {hint}; until then SPF, DKIM and DMARC end in temperror"
 
 
 def _key_problems(found: Report) -> list[str]:

@@ -165,7 +165,7 @@ class Worker:
 
     def _resolver(self) -> StubResolver:
         self._system = system_nameservers()
-        watch = DnsWatch(lambda: resolver, self.metrics)
+        watch = DnsWatch(lambda: resolver, self.config.dns.test_name, self.metrics)
         resolver = StubResolver(
             self.config.dns,
             on_query=watch.heard,

@@ -320,7 +320,7 @@ def test_nothing_that_an_answer_holds_reaches_the_terminal_raw(endpoint: Endpoin
         (0, 0, 0.0, "nothing was asked; 0 questions"),
         (5, 2, 0.0, "they answer; 5 questions in the last 5m 30s, failed: timeout 2"),
         (2, 2, 0.0, "no answer so far; 2 questions in the last 5m 30s, failed: timeout 2"),
-        (9, 2, 72.4, "no answer for 1m 12s; 9 questions in the last 5m 30s, failed: timeout 2"),
+        (9, 2, 72.4, "down for 1m 12s; 9 questions in the last 5m 30s, failed: timeout 2"),
     ],
 )
 def test_nameservers(asked: int, failed: int, down: float, words: str) -> None:

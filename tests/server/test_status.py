@@ -304,7 +304,7 @@ def test_questions_that_failed_count_for_five_minutes() -> None:
     }
     assert daemon.report()["problems"] == [found["problem"]]
     assert found["problem"].startswith(
-        "of 60 questions to the DNS in the last 5 minutes 38 failed (timeout 30, servfail 8), though the nameservers answer"
+        "of 60 questions to the DNS in the last 5 minutes 38 failed (timeout 30, servfail 8), though the nameservers work: "
     )
     daemon.run(290)
     assert daemon.report()["dns"]["lately"]["failed"] == 38
@@ -331,10 +331,10 @@ def test_nameservers_are_named_where_a_worker_told_them() -> None:
     daemon.run(72)
     (problem,) = daemon.report()["problems"]
     assert problem == (
-        "the nameservers 127.0.0.1, ::1 do not answer, for 72s now; 6 of 6 questions in the last 5 minutes failed (timeout 6): "
+        "the nameservers 127.0.0.1, ::1 do not answer: down for 72s; 6 of 6 questions in the last 5 minutes failed (timeout 6): "
         "see whether they run, and whether the firewall lets port 53 through; until then SPF, DKIM and DMARC end in temperror"
     )
-    daemon.workers[1].dns_answered(daemon.ticks)
+    daemon.workers[1].dns_works(daemon.ticks)
     daemon.run(10)  # the first worker does not know of it, since it has not tried again
     assert daemon.report()["problems"] == []
     daemon.workers[0].dns_down(1000.0, daemon.ticks)
