@@ -20,9 +20,8 @@ from authmilter.interfaces import Answer
 log = logging.getLogger("authmilter.dns")
 
 RDTYPE: Final = "A"
-IN_A_ROW = (
-    3  # failures; single ones are of every day, and resolvers may have our question in their cache if asked often
-)
+# Failures.  Single ones are of every day; and a question that is asked often is in the resolver's cache when it matters.
+IN_A_ROW = 3
 AGAIN = 15.0  # seconds from one question of ours to the next, at least
 
 
