@@ -117,6 +117,7 @@ MILTERS = Read(f"{POSTFIX}::test_several_milters_see_what_those_before_them_did"
 FILTER = Read(f"{POSTFIX}::test_a_content_filter_finds_results_and_each_message_is_examined_once")
 MAP = Read(f"{POSTFIX}::test_clients_of_the_map_pass_by")
 EXIM = Read(f"{README}::test_the_lines_of_the_gateway_are_those_that_exim_is_tested_with")
+BANNED = Read(f"{START}::test_fail2ban_bans_who_is_refused_again_and_again")
 SECURE = f"{START}::test_the_check_list_of_security_finds_nothing_wrong"
 SENDMAIL_LINE = (
     "INPUT_MAIL_FILTER(`authmilter', `S=unix:/run/authmilter/authmilter.sock, F=T, T=C:30s;S:30s;R:90s;E:5m')dnl"
@@ -210,13 +211,8 @@ BLOCKS: dict[str, dict[tuple[str, str], Proof]] = {
         ),
     },
     "contrib/fail2ban/README.md": {
-        ("fail2ban", "journalctl -u authmilter -o short-iso >authmilter.log"): Same(
-            "journalctl -u authmilter -o short-iso >authmilter.log\n"
-            "fail2ban-regex authmilter.log /etc/fail2ban/filter.d/authmilter.conf\n"
-            "fail2ban-client reload",
-            # But for the last line: it wants a server that bans.  The jail is read by `fail2ban-client -d`.
-            "tests/contrib/test_fail2ban.py::test_who_was_refused_for_a_named_reason_is_found_and_nobody_else",
-        ),
+        ("fail2ban", "journalctl -u authmilter -o short-iso >authmilter.log"): BANNED,
+        ("fail2ban", "# /etc/fail2ban/jail.d/sshd.local"): BANNED,
         ("Who is banned", 'filter = authmilter[reasons="access_reject|spamtrap|dnsb'): Read(
             "tests/contrib/test_fail2ban.py::test_the_reasons_of_the_page_are_taken"
         ),
@@ -330,11 +326,8 @@ COMMANDS: dict[str, str | NotRun] = {
     "authmilter state release LOGIN": "tests/cli/test_state.py::test_release_of_several_tells_of_each",
     r"authmilter state list\|release\|forget\|export": "tests/cli/test_state.py::test_export",
     "authmilter status": SECURE,
-    "fail2ban-client -d": "tests/contrib/test_fail2ban.py::test_fail2ban_takes_the_jail",
-    "fail2ban-client reload": NotRun("", "named on the page as not run: it wants a server that bans"),
     "find /etc/authmilter/keys -type f ! -perm 600": SECURE,
     "forget --subject": "tests/cli/test_state.py::test_forget_by_subject",
-    "journalctl -o short-iso": "tests/cli/test_logs.py::test_what_journald_puts_in_front_is_passed_over",
     "journalctl -u authmilter --grep am-20d2c19bee": f"{MIGRATION}::test_the_log_has_what_would_have_been_refused",
     "journalctl -u authmilter -o cat": f"{START}::test_at_first_it_is_accepted_and_noted",
     "kill -HUP": "tests/rig/test_daemon.py::test_systemd_is_told_of_start_reload_failure_and_stop",
@@ -354,6 +347,7 @@ COMMANDS: dict[str, str | NotRun] = {
     "release 192.0.2.7": "tests/cli/test_state.py::test_release_lifts_what_holds_up_and_leaves_what_speaks_for_it",
     "sendmail -bs": "tests/rig/test_sendmail.py::test_local_submission_is_signed_and_never_refused",
     "systemctl edit authmilter": NotRun("", "it opens an editor"),
+    "systemctl restart fail2ban": BANNED.test,
     "systemctl restart authmilter": (
         "tests/packaging/test_deb.py::test_mistakes_in_the_configuration_are_told_and_not_tried_again"
     ),
