@@ -13,7 +13,7 @@ from tests.contrib.mta import PagePostfix, replaced
 from tests.contrib.page import blocks, configuration, merged, settings
 from tests.dnsserver import DNSServer
 from tests.rig.daemon import Daemon
-from tests.rig.exim import LINES, Exim
+from tests.rig.exim import behind_gateway, lines_of
 from tests.rig.mail import BAD_IP, message, zone
 from tests.rig.postfix import require_rig
 from tests.rig.sink import Sink
@@ -109,10 +109,8 @@ def test_the_line_for_sendmail_is_the_same_everywhere() -> None:
 def test_the_lines_of_the_gateway_are_those_that_exim_is_tested_with() -> None:
     """tests/rig/test_gateway.py starts Exim from these."""
     macros, transport = below("Exim", ROOT / "contrib/gateway/README.md")
-    tested = Exim("example.org", 25)._configuration()
-    assert replaced(macros, {"192.0.2.10": "127.0.0.1", "/etc/exim4/gateway": str(LINES)}).splitlines()[:2] == [
-        line for line in tested.splitlines() if line.startswith("GW_")
-    ]
-    assert f".include {LINES}/exim-main.conf" in tested.splitlines()
+    exim = behind_gateway("example.org", 25)
+    include = ".include /etc/exim4/gateway/exim-main.conf\n"
+    assert replaced(macros, {"192.0.2.10": "127.0.0.1", include: lines_of("exim-main.conf")}) == exim._lines["main"]
     (choice,) = re.findall(r"\$\{if .*\}", transport)
-    assert re.search(rf"(?m)^  directory = .*/{re.escape(choice)}$", tested)
+    assert re.search(rf"(?m)^  directory = .*/{re.escape(choice)}$", exim._configuration())
