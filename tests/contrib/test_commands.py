@@ -140,10 +140,7 @@ BLOCKS: dict[str, dict[tuple[str, str], Proof]] = {
         ("Forwarded mail, lists, and exceptions", "[dmarc override gmail.com]            ; another policy t"): LOADED,
         ("Before DATA: lists, greylisting, limits", "[dnsbl zen]                           ; any list, under"): LOADED,
         ("Content", "[identity]"): LOADED,
-        ("Content", 'require "fileinto";'): NotRun(
-            'require "fileinto";\nif header :is "X-Spam-Flag" "YES" { fileinto "Junk"; }',
-            "the tests have no mailbox server that reads Sieve",
-        ),
+        ("Content", 'require "fileinto";'): Read(f"{START}::test_the_sieve_of_readme_puts_aside_what_is_marked"),
         ("Content", "[antivirus]                           ; clamd: 554 5.7.1"): LOADED,
         ("Teach it what is spam here", "authmilter learn ham ~alice/Maildir/.Archive /var/mail/b"): TAUGHT,
         ("Teach it what is spam here", "authmilter evaluate ~alice/Maildir/.Archive ~alice/Maild"): TAUGHT,

@@ -230,6 +230,21 @@ def test_fail2ban_bans_who_is_refused_again_and_again(enforcing: tuple[Machine, 
     wait_for_reload(machine, 4)
 
 
+@pytest.mark.parametrize(
+    ("flag", "folder"), [("X-Spam-Flag: YES\n", "Junk"), ("", "INBOX")], ids=["marked", "not marked"]
+)
+def test_the_sieve_of_readme_puts_aside_what_is_marked(enforcing: tuple[Machine, str], flag: str, folder: str) -> None:
+    """By sieve-test of Dovecot, which says what it would do."""
+    machine, _ = enforcing
+    machine.satisfy("dovecot-sieve")
+    (script,) = (one.text for one in blocks(ROOT / "README.md") if "fileinto" in one.text)
+    machine.path("/tmp/junk.sieve").write_text(script)
+    machine.path("/tmp/message").write_text(f"{flag}Subject: word\n\nHello\n")
+    user = ("setpriv", "--reuid", "backup", "--regid", "backup", "--clear-groups", "env", "HOME=/nonexistent")
+    told = machine.run(*user, "sieve-test", "/tmp/junk.sieve", "/tmp/message")
+    assert re.findall(r"store message in folder: (\w+)", told) == [folder]
+
+
 def test_taken_out_nothing_of_it_is_left_and_mail_goes_on(enforcing: tuple[Machine, str]) -> None:
     machine, _ = enforcing
     run(machine, block("Take it out again"))
