@@ -47,6 +47,11 @@ def test_reasons_can_be_chosen(log: str, tmp_path: Path) -> None:
     assert banned(tmp_path, log, r'[reasons="dmarc_\w+"]') == [FORGER.decode()]
 
 
+def test_the_reasons_of_the_page_are_taken(log: str, tmp_path: Path) -> None:
+    (options,) = re.findall(r"(?m)^ +filter = authmilter(\[reasons=.*\])$", (FOLDER / "README.md").read_text())
+    assert sorted(banned(tmp_path, log, options)) == sorted([TRAPPED.decode(), REFUSED.decode()])
+
+
 def test_the_odd_helo_is_in_the_log_and_harms_nobody(log: str, tmp_path: Path) -> None:
     (line,) = [line for line in log.splitlines() if GOOD.decode() in line and "spamtrap" in line]
     assert banned(tmp_path, line) == []

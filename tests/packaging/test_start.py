@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.contrib.fences import DOCS, Fence, fences
+from tests.contrib.page import blocks
 from tests.packaging.machine import Machine, require_machine
 from tests.packaging.test_deb import CLIENT, wait_for_reload
 from tests.rig.sockets import wait_until
@@ -196,6 +197,52 @@ def test_the_check_list_of_security_finds_nothing_wrong(enforcing: tuple[Machine
     machine.run("authmilter", "status", status=0)
     held = machine.run("authmilter", "restore", "--list", "/root/authmilter.backup")
     assert {"configuration", "file", "state"} <= {line.split(" ")[0] for line in held.splitlines()}
+
+
+def test_fail2ban_bans_who_is_refused_again_and_again(enforcing: tuple[Machine, str]) -> None:
+    """The commands of contrib/fail2ban, with the service of Debian."""
+    machine, _ = enforcing
+    page = ROOT / "contrib/fail2ban/README.md"
+    machine.satisfy("fail2ban, python3-systemd, iptables")
+    files = re.findall(r"(?m)^\| \[(.+?)\]\(.+?\) \| `(.+?)`", page.read_text(encoding="utf-8"))
+    assert len(files) == 2
+    for name, place in files:
+        shutil.copy(page.parent / name, machine.path(place))
+    commands, sshd = (one for one in blocks(page) if one.heading == "fail2ban")
+    machine.path(sshd.file).write_text(sshd.text)
+    machine.run("systemctl", "restart", "fail2ban")
+    wait_until(lambda: machine.run("fail2ban-client", "ping", status=None).strip() == "Server replied: pong", 20, "up")
+    configuration = machine.path("/etc/authmilter/authmilter.ini")
+    text = configuration.read_text()
+    configuration.write_text(f"{text}[access]\nreject = {OUTSIDE}\n")
+    machine.run("systemctl", "reload", "authmilter")
+    wait_for_reload(machine, 3)
+    for number in range(3):
+        deliver_forgery(machine, f"unwelcome-{number}", 1)
+    told = machine.run("sh", "-euc", commands.text)
+    assert re.search(r"(?m)^Lines: .* 3 matched", told)
+    wait_until(lambda: OUTSIDE in machine.run("fail2ban-client", "status", "authmilter"), 20, "banned")
+    with pytest.raises(AssertionError, match="Connection refused"):
+        deliver_forgery(machine, "banned", 0)
+    machine.run("systemctl", "disable", "--now", "fail2ban")
+    configuration.write_text(text)
+    machine.run("systemctl", "reload", "authmilter")
+    wait_for_reload(machine, 4)
+
+
+@pytest.mark.parametrize(
+    ("flag", "folder"), [("X-Spam-Flag: YES\n", "Junk"), ("", "INBOX")], ids=["marked", "not marked"]
+)
+def test_the_sieve_of_readme_puts_aside_what_is_marked(enforcing: tuple[Machine, str], flag: str, folder: str) -> None:
+    """By sieve-test of Dovecot, which says what it would do."""
+    machine, _ = enforcing
+    machine.satisfy("dovecot-sieve")
+    (script,) = (one.text for one in blocks(ROOT / "README.md") if "fileinto" in one.text)
+    machine.path("/tmp/junk.sieve").write_text(script)
+    machine.path("/tmp/message").write_text(f"{flag}Subject: word\n\nHello\n")
+    user = ("setpriv", "--reuid", "backup", "--regid", "backup", "--clear-groups", "env", "HOME=/nonexistent")
+    told = machine.run(*user, "sieve-test", "/tmp/junk.sieve", "/tmp/message")
+    assert re.findall(r"store message in folder: (\w+)", told) == [folder]
 
 
 def test_taken_out_nothing_of_it_is_left_and_mail_goes_on(enforcing: tuple[Machine, str]) -> None:
