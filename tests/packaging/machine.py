@@ -83,9 +83,13 @@ def require_machine() -> None:
 
 
 class Machine:
-    """Use it as a context manager: it is being made from then on, and `wait` returns when it is up."""
+    """Use it as a context manager: it is being made from then on, and `wait` returns when it is up.
 
-    def __init__(self) -> None:
+    `packages` are those that it begins with, by comma; systemd must be among them.
+    """
+
+    def __init__(self, packages: str = PACKAGES) -> None:
+        self._packages = packages
         self.folder = Path(tempfile.mkdtemp(prefix="authmilter-machine-"))
         self._log = self.folder.with_suffix(".log")
         self._sources = self.folder.with_suffix(".list")
@@ -95,7 +99,7 @@ class Machine:
         release, sources = _sources()
         self._sources.write_text(sources)
         group = self.folder.name  # that no other has
-        arguments = (self.folder, release, self._sources, group, PACKAGES, _BOOT)
+        arguments = (self.folder, release, self._sources, group, self._packages, _BOOT)
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "sh", "-c", _MAKE, "make", *arguments],

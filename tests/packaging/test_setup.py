@@ -1,6 +1,7 @@
 """`packaging/setup` on a machine where nothing is installed: apt and dpkg are stand-ins, and files of the machine a copy."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -27,6 +28,7 @@ systemctl --root=/ is-enabled already.service brought.service || true
 # An installation that starts what it may, as the scripts of packages do.
 _APT = """#!/bin/sh
 case " $* " in *" install "*)
+    echo "$*" >"$STATE/asked"
     cp /etc/systemd/system/already.service /etc/systemd/system/brought.service
     systemctl --root=/ --quiet enable brought.service
     /usr/sbin/policy-rc.d brought start && touch "$STATE/started"
@@ -55,22 +57,42 @@ def checkout(tmp_path: Path) -> Path:
     return tree
 
 
-def test_what_a_package_serves_starts_neither_now_nor_at_the_next_boot(checkout: Path, tmp_path: Path) -> None:
+def set_up(checkout: Path, folder: Path, purpose: str) -> tuple[list[str], Path]:
+    """What it leaves of services that start, and the folder of what the stand-ins noted."""
     if os.geteuid() != 0 or subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
         pytest.skip("no namespaces here")
     if shutil.which("systemctl") is None:
         pytest.skip("no systemctl, without which no service is started")
-    programs, state, copy = tmp_path / "bin", tmp_path / "state", tmp_path / "copy"
+    programs, state, copy = folder / "bin", folder / "state", folder / "copy"
     state.mkdir()
     copy.mkdir()
+    (folder / "cache/authmilter/mta/usr/share/doc/exim4-daemon-heavy").mkdir(
+        parents=True
+    )  # Sendmail and Exim are there
     program(programs / "apt-get", _APT)
+    program(programs / "debconf-set-selections", "#!/bin/sh\n")
     program(programs / "dpkg-query", _DPKG)
-    script = f'set -eu\n{_COPY}\n"$2/packaging/setup" run\n{_STATE}'
+    script = f'set -eu\n{_COPY}\n"$2/packaging/setup" "$3"\n{_STATE}'
+    changed = {"PATH": f"{programs}:{os.environ['PATH']}", "STATE": str(state), "XDG_CACHE_HOME": str(folder / "cache")}
     done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", script, "setup", copy, checkout],
-        env=os.environ | {"PATH": f"{programs}:{os.environ['PATH']}", "STATE": str(state)},
+        ["unshare", "--mount", "sh", "-c", script, "setup", copy, checkout, purpose],
+        env=os.environ | changed,
         capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
     )  # fmt: skip
-    assert (done.returncode, done.stdout.split()) == (0, ["enabled", "disabled"]), done.stderr
-    assert (state / "installed").exists()
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split(), state
+
+
+def test_what_a_package_serves_starts_neither_now_nor_at_the_next_boot(checkout: Path, tmp_path: Path) -> None:
+    services, state = set_up(checkout, tmp_path, "run")
+    assert services == ["enabled", "disabled"]
+    assert (state / "asked").exists()
     assert not (state / "started").exists()
+
+
+def test_what_builds_the_debian_package_is_installed_for_the_tests(checkout: Path, tmp_path: Path) -> None:
+    _, state = set_up(checkout, tmp_path, "tests")
+    asked = set((state / "asked").read_text().split())
+    (needed,) = re.findall(r"(?m)^Build-Depends: (.*)$", (ROOT / "packaging/debian/control").read_text())
+    # debhelper-compat is a virtual package of debhelper; dpkg-buildpackage asks for build-essential by itself.
+    assert {one.split()[0].removesuffix("-compat") for one in needed.split(", ")} | {"build-essential"} <= asked

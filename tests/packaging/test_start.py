@@ -3,6 +3,7 @@
 The fixtures are steps, each on top of the one before; tests look at what is then.
 """
 
+import contextlib
 import json
 import re
 import shutil
@@ -60,10 +61,9 @@ def installed(fresh: Machine, deb: Path) -> Machine:
     return fresh
 
 
-@pytest.fixture(scope="module")
-def published(installed: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """Section 3, and a name server that has these records."""
-    zone = run(installed, block("3.")) + block("3.", "zone").text
+@contextlib.contextmanager
+def name_server(machine: Machine, zone: str, folder: Path) -> Iterator[None]:
+    """It has the TXT records of a zone file, and is the one that the machine asks."""
     records: dict[str, list[str | list[str]]] = {
         "example.org MX": ["10 mx.example.org."],
         "mx.example.org A": ["192.0.2.1"],
@@ -72,9 +72,9 @@ def published(installed: Machine, tmp_path_factory: pytest.TempPathFactory) -> I
     for name, strings in re.findall(r'(?m)^(\S+)\. TXT +((?:"[^"\n]*" *)+)$', zone):
         records[f"{name} TXT"] = [re.findall(r'"([^"]*)"', strings)]
     assert len(records) == 5
-    file = tmp_path_factory.mktemp("zone") / "zone.json"
+    file = folder / "zone.json"
     file.write_text(json.dumps({"records": records}))
-    first = str(installed._first())
+    first = str(machine._first())
     server = subprocess.Popen(
         ["nsenter", "--target", first, "--net", sys.executable, "-m", "tests.dnsserver", "--port", "53", file],
         cwd=ROOT, stdout=subprocess.PIPE, text=True,
@@ -82,12 +82,20 @@ def published(installed: Machine, tmp_path_factory: pytest.TempPathFactory) -> I
     try:
         assert server.stdout is not None
         assert server.stdout.readline().strip() == "53"
-        yield installed
+        yield
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(10)
         assert server.stdout is not None
         server.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def published(installed: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """Section 3, and a name server that has these records."""
+    zone = run(installed, block("3.")) + block("3.", "zone").text
+    with name_server(installed, zone, tmp_path_factory.mktemp("zone")):
+        yield installed
 
 
 @pytest.fixture(scope="module")
