@@ -292,7 +292,7 @@ def test_a_sum_is_not_a_hair_below_a_threshold() -> None:
     found = tuple(Found(name, "", weight) for name, weight in (("a", 0.3), ("b", 0.6)))
     opinion = Opinion(9.0, 0.9, 1.0, 0.0)
     judged = evaluation.with_opinion(Case("", True, found, 0.9, False, ()), opinion, {"bayes_spam": 0.1})
-    assert sum((0.3, 0.6, 0.1)) < 1
+    assert 0.3 + 0.6 + 0.1 < 1  # sum() has been more exact since Python 3.12
     assert judged.score == 1
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.packaging.machine import Machine, require_machine
+from tests.packaging.machine import RELEASE, Machine, own_release, require_machine
 from tests.shared import ROOT
 
 
@@ -30,8 +30,15 @@ def _machine() -> Iterator[Machine]:
 
 @pytest.fixture(scope="session")
 def deb(_machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Debian package, built while the machine is being made."""
-    return next(path for path in build("deb", tmp_path_factory.mktemp("deb")) if path.suffix == ".deb")
+    """The Debian package, built while the machine is being made; for another release on a machine of that release."""
+    folder = tmp_path_factory.mktemp("deb")
+    if RELEASE in ("", own_release()):
+        build("deb", folder)
+    else:
+        with Machine() as builder:
+            builder.wait()
+            builder.build_deb(ROOT, folder)
+    return next(path for path in folder.iterdir() if path.suffix == ".deb")
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ this machine gets its packages.
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,8 @@ import pytest
 
 from tests.rig.sockets import wait_until
 
+# Another release of Debian than this machine's is tried by hand: AUTHMILTER_TEST_RELEASE=trixie tests/run tests/packaging/test_deb.py
+RELEASE = os.environ.get("AUTHMILTER_TEST_RELEASE", "")
 TOOLS = ("mmdebstrap", "unshare", "nsenter", "setpriv", "ip")
 PACKAGES = "systemd,postfix"
 
@@ -68,9 +71,12 @@ exec env -i container=authmilter-test PATH=/usr/sbin:/usr/bin chroot . /lib/syst
 """
 
 
-def require_machine() -> None:
-    """Skip the calling test where no such machine can be made; fail it where AUTHMILTER_REQUIRE_RIG says that it must be."""
-    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
+def require_machine(*tools: str) -> None:
+    """Skip the calling test where no such machine can be made; fail it where AUTHMILTER_REQUIRE_RIG says that it must be.
+
+    `tools` are needed too.
+    """
+    missing = [tool for tool in (*TOOLS, *tools) if shutil.which(tool) is None]
     reason = ""
     if os.geteuid() != 0:
         reason = "namespaces are made as root only"
@@ -96,8 +102,8 @@ class Machine:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        release, sources = _sources()
-        self._sources.write_text(sources)
+        release, lines = sources()
+        self._sources.write_text(lines)
         group = self.folder.name  # that no other has
         arguments = (self.folder, release, self._sources, group, self._packages, _BOOT)
         with self._log.open("wb") as log:
@@ -141,13 +147,28 @@ class Machine:
     def satisfy(self, relations: str) -> None:
         """Install what a package depends on, in the words of its Depends: the one command that has a network."""
         options = ("-q", "-y", "-o", "Acquire::Retries=3", "--no-install-recommends")
-        resolver = self.path("/run/resolv.conf")
-        resolver.write_text(Path("/etc/resolv.conf").read_text())
-        try:
-            command = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", *options, "satisfy", relations)
-            self._run("mpuirwC", command, 0, "", 180)
-        finally:
-            resolver.write_text("nameserver 127.0.0.1\n")
+        self._with_network("DEBIAN_FRONTEND=noninteractive", "apt-get", *options, "satisfy", relations)
+
+    def build_deb(self, source: Path, folder: Path) -> None:
+        """`packaging/build deb` of that checkout, by the Python and the tools of this release; what it made, in `folder`."""
+        (needed,) = re.findall(r"(?m)^Build-Depends: (.*)$", (source / "packaging/debian/control").read_text())
+        self.satisfy(f"build-essential, {needed}")
+        parts = ("authmilter", "contrib", "packaging", "pyproject.toml", "README.md", "LICENSE")
+        packed = subprocess.run(["tar", "-C", source, "-c", *parts], capture_output=True, check=True, timeout=60).stdout
+        self.path("/tmp/source.tar").write_bytes(packed)
+        self.run("sh", "-euc", "mkdir /tmp/source; tar -C /tmp/source -xf /tmp/source.tar")
+        # From where pip gets its packages here, by the certificates that it trusts here.
+        shutil.copy("/etc/ssl/certs/ca-certificates.crt", self.path("/tmp/certificates"))
+        settings = [f"{name}={value}" for name, value in os.environ.items() if name.startswith("PIP_")]
+        self._with_network(
+            *settings,
+            "PIP_CERT=/tmp/certificates",
+            "LC_ALL=C.UTF-8",
+            "/tmp/source/packaging/build",
+            "deb",
+            "/tmp/built",
+        )
+        shutil.copytree(self.path("/tmp/built"), folder, dirs_exist_ok=True)
 
     def path(self, name: str) -> Path:
         """A file of the machine."""
@@ -164,6 +185,14 @@ class Machine:
     def journal(self, unit: str) -> str:
         """What a unit logged."""
         return self.run("journalctl", "--no-pager", "--output=cat", "--unit", unit)
+
+    def _with_network(self, *command: str) -> None:
+        resolver = self.path("/run/resolv.conf")
+        resolver.write_text(Path("/etc/resolv.conf").read_text())
+        try:
+            self._run("mpuirwC", ("env", *command), 0, "", 240)
+        finally:
+            resolver.write_text("nameserver 127.0.0.1\n")
 
     def _run(
         self, namespaces: str, command: Sequence[str | Path], status: int | None, text: str, seconds: float
@@ -203,12 +232,19 @@ class Machine:
         return pid
 
 
-def _sources() -> tuple[str, str]:
-    """Name of this machine's release, and where it gets its packages, for sources.list."""
+def own_release() -> str:
+    """Name of this machine's release of Debian."""
     code = "VERSION_CODENAME="
     (release,) = (
         line[len(code) :] for line in Path("/etc/os-release").read_text().splitlines() if line.startswith(code)
     )
+    return release
+
+
+def sources() -> tuple[str, str]:
+    """Name of the release to make, and where this machine gets its packages, for sources.list."""
+    own = own_release()
+    release = RELEASE or own
     form = "$(REPO_URI)|$(RELEASE)|$(COMPONENT)|$(SIGNED_BY)"
     listed = subprocess.run(
         ["apt-get", "indextargets", "--format", form, "Created-By: Packages", "Origin: Debian"],
@@ -218,5 +254,5 @@ def _sources() -> tuple[str, str]:
     for line in listed.splitlines():
         uri, suite, component, signed_by = line.split("|")
         signed = f" [signed-by={signed_by}]" if signed_by.startswith("/") else ""
-        lines.add(f"deb{signed} {uri} {suite} {component}\n")
+        lines.add(f"deb{signed} {uri} {suite.replace(own, release)} {component}\n")
     return release, "".join(sorted(lines))

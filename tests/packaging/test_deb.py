@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.packaging.machine import Machine
+from tests.packaging.test_documentation import documentation
 from tests.rig.sockets import wait_until
 from tests.shared import ROOT
 
@@ -88,7 +89,7 @@ def before(machine: Machine, deb: Path) -> set[str]:
     done = subprocess.run(
         ["dpkg-deb", "--field", deb, "Depends"], capture_output=True, text=True, check=True, timeout=30
     )
-    machine.satisfy(done.stdout.strip())
+    machine.satisfy(f"openssl, {done.stdout.strip()}")  # openssl: what administrators make their keys by
     return machine.files()
 
 
@@ -242,6 +243,32 @@ def test_manual_pages_and_bill_of_materials_are_there(installed: Machine) -> Non
     assert files & {"/usr/share/doc/authmilter/sbom.cdx.json", "/usr/share/doc/authmilter/sbom.cdx.json.gz"}
 
 
+def test_pages_and_examples_are_installed_as_they_are(installed: Machine, tmp_path: Path) -> None:
+    # Not compressed, so that their links to each other lead somewhere.
+    expected = documentation(tmp_path)
+    # Where Debian has that of every package.
+    assert expected.pop("usr/share/doc/authmilter/CHANGELOG.md")
+    assert installed.path("/usr/share/doc/authmilter/changelog.gz").exists()
+    assert len(expected) > 30
+    assert {name for name, content in expected.items() if installed.path(f"/{name}").read_bytes() != content} == set()
+    assert "/usr/share/doc/authmilter/authmilter.ini.sample" in installed.path(CONFIGURATION).read_text()
+
+
+def test_the_plugin_for_nagios_runs_from_where_it_is_installed(installed: Machine) -> None:
+    page = (ROOT / "contrib/nagios/README.md").read_text()
+    (command,) = (
+        line for line in page.splitlines() if line.startswith("    check_authmilter --socket unix:/var/spool/postfix/")
+    )
+    words = ["/usr/lib/nagios/plugins/check_authmilter", *command.split()[1:]]
+    nobody = ("setpriv", "--reuid", "nobody", "--regid", "nogroup")
+    told = installed.run(*nobody, "--groups", "postfix", *words)
+    assert told.startswith("AUTHMILTER OK - milter handshake in ")
+    # Who is not in the group of the socket may still ask for the status.
+    assert "is this user in the group" in installed.run(*nobody, "--clear-groups", *words, status=3)
+    without = words[:1] + words[words.index("--url") :]
+    assert installed.run(*nobody, "--clear-groups", *without).startswith("AUTHMILTER OK - ")
+
+
 def test_mistakes_in_the_configuration_are_told_and_not_tried_again(configured: Machine) -> None:
     file = configured.path(CONFIGURATION)
     good = file.read_text()
@@ -311,7 +338,7 @@ def test_mail_goes_on_without_it(removed: Machine) -> None:
 
 def test_a_purge_leaves_nothing(purged: Machine, before: set[str]) -> None:
     # Logs tell what was, and Postfix and systemd go on with their own work.
-    ours = {path for path in purged.files() - before if "authmilter" in path}
+    ours = {path for path in purged.files() - before if "authmilter" in path or "nagios" in path}
     assert ours == set()
     assert "authmilter" not in purged.run("cat", "/etc/passwd", "/etc/group", "/etc/shadow")
     assert purged.run("find", "/", "-xdev", "-nouser", "-o", "-nogroup").strip() == ""

@@ -8,6 +8,7 @@ import sys
 import tarfile
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,15 +69,18 @@ def test_the_packages_are_of_this_version() -> None:
 
 
 @pytest.fixture(scope="module")
-def bill(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The bill of materials of the Debian package."""
-    folder = tmp_path_factory.mktemp("bill")
+def files(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The files of the Debian package."""
+    folder = tmp_path_factory.mktemp("files")
     subprocess.run(["dpkg-deb", "--extract", deb, folder], check=True, timeout=60)
-    file = folder / "usr/share/doc/authmilter/sbom.cdx.json"
-    if not file.exists():
-        subprocess.run(["gunzip", f"{file}.gz"], check=True, timeout=10)
-    read: dict[str, Any] = json.loads(file.read_text())
+    yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def bill(files: Path) -> dict[str, Any]:
+    """The bill of materials of the Debian package."""
+    read: dict[str, Any] = json.loads((files / "usr/share/doc/authmilter/sbom.cdx.json").read_text())
     return read
 
 
@@ -89,6 +93,17 @@ def test_the_bill_of_materials_lists_what_is_in_the_package(bill: dict[str, Any]
     assert versions["openssl"].startswith(("3.", "4."))
     assert bill["metadata"]["component"]["version"] == authmilter.__version__
     assert bill["metadata"]["timestamp"].startswith("20")
+
+
+def test_the_bill_of_materials_is_what_pip_finds_in_the_environment(bill: dict[str, Any], files: Path) -> None:
+    (packages,) = files.glob("usr/lib/authmilter/lib/python3*/site-packages")
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "list", "--disable-pip-version-check", "--path", packages, "--format=json"],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    found = {(canonical(one["name"]), one["version"]) for one in json.loads(done.stdout)}
+    listed = [bill["metadata"]["component"], *bill["components"]]
+    assert found == {(canonical(one["name"]), one["version"]) for one in listed if one["purl"].startswith("pkg:pypi/")}
 
 
 def test_every_reference_of_the_bill_leads_somewhere(bill: dict[str, Any]) -> None:
