@@ -10,12 +10,16 @@ import pytest
 from tests.packaging.machine import RELEASE, Machine, own_release, require_machine
 from tests.shared import ROOT
 
+# Whose name has all that means something to sed and to rpm.
+BUILDER = {"DEBFULLNAME": "A & B | C", "DEBEMAIL": "packages@example.org"}
+MAINTAINER = "A & B | C <packages@example.org>"
+
 
 def build(kind: str, folder: Path, options: str = "", seconds: float = 240.0) -> list[Path]:
     """`packaging/build KIND`; what it made.  `options` are for rpmbuild."""
     done = subprocess.run(
         ["nice", ROOT / "packaging/build", kind, folder],
-        capture_output=True, text=True, timeout=seconds, stdin=subprocess.DEVNULL, env=os.environ | {"LC_ALL": "C.UTF-8", "RPMBUILD_OPTIONS": options},
+        capture_output=True, text=True, timeout=seconds, stdin=subprocess.DEVNULL, env=os.environ | BUILDER | {"LC_ALL": "C.UTF-8", "RPMBUILD_OPTIONS": options},
     )  # fmt: skip
     assert done.returncode == 0, f"{done.stdout[-2000:]}{done.stderr[-6000:]}"
     return sorted(folder.iterdir())
@@ -37,7 +41,7 @@ def deb(_machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Path:
     else:
         with Machine() as builder:
             builder.wait()
-            builder.build_deb(ROOT, folder)
+            builder.build_deb(ROOT, folder, BUILDER)
     return next(path for path in folder.iterdir() if path.suffix == ".deb")
 
 

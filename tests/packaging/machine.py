@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -149,25 +149,24 @@ class Machine:
         options = ("-q", "-y", "-o", "Acquire::Retries=3", "--no-install-recommends")
         self._with_network("DEBIAN_FRONTEND=noninteractive", "apt-get", *options, "satisfy", relations)
 
-    def build_deb(self, source: Path, folder: Path) -> None:
-        """`packaging/build deb` of that checkout, by the Python and the tools of this release; what it made, in `folder`."""
+    def build_deb(self, source: Path, folder: Path, environment: Mapping[str, str]) -> None:
+        """`packaging/build deb` of that checkout, by the Python and the tools of this release; what it made, in `folder`.
+
+        The release's lintian has to find no fault.
+        """
         (needed,) = re.findall(r"(?m)^Build-Depends: (.*)$", (source / "packaging/debian/control").read_text())
-        self.satisfy(f"build-essential, {needed}")
+        self.satisfy(f"build-essential, lintian, {needed}")
         parts = ("authmilter", "contrib", "packaging", "pyproject.toml", "README.md", "LICENSE")
         packed = subprocess.run(["tar", "-C", source, "-c", *parts], capture_output=True, check=True, timeout=60).stdout
         self.path("/tmp/source.tar").write_bytes(packed)
         self.run("sh", "-euc", "mkdir /tmp/source; tar -C /tmp/source -xf /tmp/source.tar")
         # From where pip gets its packages here, by the certificates that it trusts here.
         shutil.copy("/etc/ssl/certs/ca-certificates.crt", self.path("/tmp/certificates"))
-        settings = [f"{name}={value}" for name, value in os.environ.items() if name.startswith("PIP_")]
-        self._with_network(
-            *settings,
-            "PIP_CERT=/tmp/certificates",
-            "LC_ALL=C.UTF-8",
-            "/tmp/source/packaging/build",
-            "deb",
-            "/tmp/built",
-        )
+        pip = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+        settings = {**pip, "PIP_CERT": "/tmp/certificates", "LC_ALL": "C.UTF-8", **environment}
+        words = [f"{name}={value}" for name, value in settings.items()]
+        self._with_network(*words, "/tmp/source/packaging/build", "deb", "/tmp/built")
+        self.run("sh", "-euc", "lintian --allow-root --fail-on error,warning /tmp/built/*.changes", seconds=240)
         shutil.copytree(self.path("/tmp/built"), folder, dirs_exist_ok=True)
 
     def path(self, name: str) -> Path:

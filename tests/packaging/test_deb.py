@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.packaging.conftest import MAINTAINER
 from tests.packaging.machine import Machine
 from tests.packaging.test_documentation import documentation
 from tests.rig.sockets import wait_until
@@ -164,6 +165,16 @@ def test_no_mail_server_goes_in_favour_of_another(deb: Path) -> None:
     assert not {"postfix", "sendmail-bin", "default-mta", "mail-transport-agent"} & set(
         done.stdout.replace(",", " ").split()
     )
+
+
+def test_who_built_it_is_its_maintainer(deb: Path) -> None:
+    (changes,) = deb.parent.glob("*.changes")
+    lines = changes.read_text().splitlines()
+    assert {f"Maintainer: {MAINTAINER}", f"Changed-By: {MAINTAINER}"} <= set(lines)
+    field = subprocess.run(
+        ["dpkg-deb", "--field", deb, "Maintainer"], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert field.stdout.strip() == MAINTAINER
 
 
 def test_it_runs_once_it_is_installed(installed: Machine) -> None:

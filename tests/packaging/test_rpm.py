@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from authmilter import __version__
-from tests.packaging.conftest import build
+from tests.packaging.conftest import MAINTAINER, build
 from tests.packaging.machine import RELEASE, Machine, own_release
 from tests.packaging.test_documentation import documentation
 from tests.shared import ROOT
@@ -20,9 +20,13 @@ CONFIGURATION = "/etc/authmilter/authmilter.ini"
 
 
 def rpm(machine: Machine, *arguments: str | Path) -> str:
-    # Debian's own wants to be asked twice, and would keep its data base in a home directory.
-    options = ("--force-debian", "--nodeps", "--dbpath", "/var/lib/rpm", "--root", machine.folder / "root")
-    return machine.run_ours("rpm", *options, *arguments)
+    # Debian's own would keep its data base in a home directory.
+    return machine.run_ours("rpm", "--dbpath", "/var/lib/rpm", "--root", machine.folder / "root", *arguments)
+
+
+def change(machine: Machine, *arguments: str | Path) -> None:
+    # Debian's own wants to be asked twice.
+    rpm(machine, "--force-debian", "--nodeps", *arguments)
 
 
 def query(package: Path, *arguments: str) -> list[str]:
@@ -70,12 +74,12 @@ def later(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed(machine: Machine, package: Path) -> Iterator[Machine]:
     """Installed and started; what the packages of Debian would be, it gets from Debian."""
     machine.satisfy("python3, libmilter1.0.1 | libmilter1.0.1t64")
-    rpm(machine, "--install", package)
+    change(machine, "--install", package)
     machine.run("systemctl", "daemon-reload")
     machine.run("systemctl", "start", "authmilter")
     yield machine
     if machine.path("/usr/lib/authmilter/bin").exists():
-        rpm(machine, "--erase", "authmilter")
+        change(machine, "--erase", "authmilter")
 
 
 def test_it_serves_once_it_is_started(installed: Machine) -> None:
@@ -88,6 +92,10 @@ def test_it_asks_for_the_python_that_it_was_built_for(package: Path) -> None:
     required = query(package, "--requires")
     assert [one for one in required if one.startswith("python(abi) = 3.")]
     assert [one for one in required if one.startswith("libmilter.so")]
+
+
+def test_who_built_it_answers_for_it(package: Path) -> None:
+    assert query(package, "--queryformat", "%{PACKAGER}") == [MAINTAINER]
 
 
 def test_pages_examples_and_the_plugin_are_where_they_are_in_the_debian_package(package: Path, tmp_path: Path) -> None:
@@ -107,14 +115,14 @@ def test_an_upgrade_and_the_removal_keep_a_changed_configuration(installed: Mach
         file.write("[identity]\nlocal_domains = mx.test\n")
     installed.path("/var/lib/authmilter/kept").write_text("state")
     earlier = installed.show("authmilter", "MainPID")
-    rpm(installed, "--upgrade", later)
+    change(installed, "--upgrade", later)
     assert rpm(installed, "--query", "--queryformat", "%{RELEASE} ", "authmilter").split() == ["2"]
     assert "local_domains" in installed.path(CONFIGURATION).read_text()
     assert "of the later release" in installed.path(f"{CONFIGURATION}.rpmnew").read_text()
     assert installed.path("/var/lib/authmilter/kept").read_text() == "state"
     assert installed.show("authmilter", "ActiveState") == "active"
     assert installed.show("authmilter", "MainPID") not in ("0", earlier)
-    rpm(installed, "--erase", "authmilter")
+    change(installed, "--erase", "authmilter")
     assert "local_domains" in installed.path(f"{CONFIGURATION}.rpmsave").read_text()
     assert installed.run("systemctl", "is-active", "authmilter", status=None).strip() != "active"
     assert [
