@@ -28,6 +28,7 @@ from authmilter.mime_fields import (
     described,
     ends,
     file_names,
+    until_padding,
 )
 from authmilter.model import HeaderField, Message
 
@@ -217,7 +218,7 @@ class Part:
             if encoding == _JOINED:
                 return b"".join(map(base64_decoded, _PADDING.split(raw)))
             try:
-                return binascii.a2b_base64(raw)
+                return binascii.a2b_base64(until_padding(raw))
             except binascii.Error:
                 if len(raw) == self.size and not self._common.is_cut(self._source, self._end):
                     self._common.add("base64_cut", self.content_type.value)

@@ -259,6 +259,25 @@ def base64_decoded(data: bytes) -> bytes:
     return binascii.a2b_base64(data[: len(data) - (len(data) % 4 == 1)] + b"==")
 
 
+_DIRT = bytes(set(_NOT_BASE64) - set(b"="))
+# Whole quanta, in which a stray pad ends nothing, and then one that its pads complete (RFC 4648 section 4).
+_QUANTUM = rb"=*+[A-Za-z0-9+/]=*+[A-Za-z0-9+/]"
+_PADDED = re.compile(rb"(?:%b=?[A-Za-z0-9+/]{2})*+%b(?:==|=?[A-Za-z0-9+/]=)" % (_QUANTUM, _QUANTUM))
+
+
+def until_padding(data: bytes) -> bytes:
+    """Base64 up to the padding that ends it, where most readers stop.
+
+    Python's own decoder stops there too, but from 3.14 on it goes on with what is behind.
+    """
+    padding = data.find(b"=")
+    if padding < 0 or not data[padding:].translate(None, _DIRT).strip(b"="):
+        return data
+    data = data.translate(None, _DIRT)
+    found = _PADDED.match(data, data.find(b"=") // 4 * 4)  # quanta before the first pad are whole
+    return data[: found.end()] if found else data
+
+
 # ------------------------------------------------------------------------------------------------ charsets
 
 # Other codecs of Python are no character sets, or are slow on hostile input.

@@ -111,7 +111,7 @@ def test_an_address_is_asked_for_backwards(address: str, name: str) -> None:
 def test_a_name_has_an_octet_or_nibble_for_each_of_the_address(address: module.Address) -> None:
     labels = reversed_name(address).split(".")
     assert len(labels) == (4 if address.version == 4 else 32)
-    digits = address.exploded.replace(":", "") if address.version == 6 else str(address).split(".")
+    digits = f"{int(address):032x}" if address.version == 6 else str(address).split(".")
     assert labels == list(digits)[::-1]
 
 

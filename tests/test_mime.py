@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 from authmilter.cli.check_message import split
 from authmilter.html_text import MAX_HTML
 from authmilter.mime import MAX_DECODED, MAX_DEPTH, MAX_MARKUP, MAX_PARTS, MAX_TEXT, ODDITIES, Mime, Part, mime, parts
-from authmilter.mime_fields import MAX_VALUE, boundaries, decode, decode_words, described, file_names, without_comments
+from authmilter.mime_fields import (
+    MAX_VALUE,
+    boundaries,
+    decode,
+    decode_words,
+    described,
+    file_names,
+    until_padding,
+    without_comments,
+)
 from authmilter.model import HeaderField, Message
 from tests.shared import shared
 from tests.test_linear import STEP_GROWTH, TIME_GROWTH, Work, repeated, step_growth, time_growth
@@ -278,6 +287,24 @@ def test_it_is_done_once_and_anew_when_the_body_is_there() -> None:
 def test_readings(raw: bytes, leaves: list[tuple[str, bytes, bool]], oddities: set[str]) -> None:
     assert shape(raw) == leaves
     assert odd(raw) == oddities
+
+
+@pytest.mark.parametrize(
+    ("text", "octets"),
+    [
+        (b"aGkh", b"hi!"),
+        (b"aGk=", b"hi"),
+        (b"aA==", b"h"),
+        (b"aGk=aGkh", b"hi"),
+        (b"aA==aGkh", b"h"),
+        (b"aGkhaA=\n=aGkh", b"hi!h"),
+        (b"=aGkh=aGkh", b"hi!hi!"),
+        (b"aA=kh=aGkh", b"h\t!hi!"),
+        (b"aGk=***", b"hi"),
+    ],
+)
+def test_base64_is_read_up_to_the_padding_that_ends_it_whatever_python_does(text: bytes, octets: bytes) -> None:
+    assert binascii.a2b_base64(until_padding(text)) == octets
 
 
 @pytest.mark.parametrize(
