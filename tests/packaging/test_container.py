@@ -138,7 +138,7 @@ class Images:
 
     def build(self, name: str) -> None:
         """The container file, from this checkout."""
-        options = ("--isolation", "chroot", "--format", "docker", "--pull-never", "--layers=false")
+        options = ("--isolation", "chroot", "--format", "docker", "--pull-never", "--layers=false", "--jobs=2")
         done(self.inside(*self._buildah, "bud", *options, "-f", FILE, "-t", name, ROOT, network="machine"), 240)
 
     def daemons(self) -> dict[int, dict[str, str]]:
