@@ -174,8 +174,9 @@ class Server:
             text=True,
         )
         self.errors: list[str] = []
-        threading.Thread(target=self._read, daemon=True).start()
-        threading.Thread(target=self._read_errors, daemon=True).start()
+        self._readers = [threading.Thread(target=each, daemon=True) for each in (self._read, self._read_errors)]
+        for reader in self._readers:
+            reader.start()
         self.address: str = self.until("listens")[-1][2]
 
     def _read(self) -> None:
@@ -212,6 +213,8 @@ class Server:
         """End the process."""
         self.process.kill()
         self.process.wait()
+        for reader in self._readers:
+            reader.join(5)  # to the end of its stream, which must not be closed under its hands
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
             if stream is not None:
                 stream.close()
