@@ -181,7 +181,9 @@ def test_a_panel_has_data(query: Query, watched: Watched) -> None:
 def test_the_page_lists_every_panel_with_its_query_and_the_labels_of_its_series(watched: Watched) -> None:
     rows = ["| panel | query | labels of its series |", "| --- | --- | --- |"]
     for query in queries():
-        labels = sorted({label for one in watched.server.query(substituted(query.expression)) for label in one["metric"]})
+        labels = sorted(
+            {label for one in watched.server.query(substituted(query.expression)) for label in one["metric"]}
+        )
         expression = query.expression.replace("|", r"\|")
         rows.append(f"| {query.panel} | `{expression}` | {', '.join(labels)} |")
     listed = re.search(r"(?ms)^\| panel .*?(?=\n\n|\Z)", (CONTRIB / "grafana/panels.md").read_text())
