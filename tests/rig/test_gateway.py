@@ -18,9 +18,10 @@ from tests.rig.mail import BAD_IP, GOOD_IP, GOOD_NAME, KeyFiles, dkim_signed, me
 from tests.rig.postfix import Answer, Client, Postfix
 from tests.rig.sink import Delivery, Sink
 from tests.rig.sockets import wait_until
+from tests.shared import ROOT
 
 DOMAIN = "example.org"  # that of the examples
-SOCKET = "unix:/run/authmilter/authmilter.sock"
+SOCKET = "unix:authmilter/authmilter.sock"  # below the queue directory
 
 
 @dataclass
@@ -57,7 +58,11 @@ def ini(keys: KeyFiles, nameserver: str) -> Configuration:
     parser = configparser.ConfigParser(interpolation=None)
     parser.read_string((LINES / "authmilter.ini").read_text())
     settings: dict[str, dict[str, object]] = {name: dict(parser[name]) for name in parser.sections()}
-    assert f"unix:{settings['milter'].pop('socket')}".endswith(SOCKET)
+    package = configparser.ConfigParser(interpolation=None)
+    package.read_string((ROOT / "packaging/authmilter.ini").read_text())
+    # The daemon of the package may make no other, nor give it another group.
+    assert settings.pop("milter") == {"socket": package["milter"]["socket"]}
+    assert package["milter"]["socket"] == SOCKET.replace("unix:", "unix:/var/spool/postfix/")
     settings[f"sign {DOMAIN}"]["key_file"] = keys.rsa
     return {**settings, "dns": {"nameservers": nameserver}}
 
