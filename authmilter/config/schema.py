@@ -61,7 +61,10 @@ class Milter:
     workers: Workers = option(Workers(0), "Processes that serve; auto: one per core.", at_most=256, reload=False)
     socket_mode: Mode = option(Mode(0o660), "Mode of a unix socket.", reload=False)
     socket_group: str = option(
-        "", "Group of a unix socket: the one of the MTA, postfix for instance; empty: left as it is.", reload=False
+        "",
+        "Group of a unix socket: the one of the MTA, postfix for instance.  Whoever starts the daemon must be root or belong to it.  "
+        "Empty: left as it is, which in a setgid folder is the group of that.",
+        reload=False,
     )
     backlog: int = option(512, "Connections that may wait to be accepted.", at_least=1, at_most=65535, reload=False)
     max_connections: int = option(

@@ -88,10 +88,10 @@ def _unix(path: str, mode: int, group: str) -> socket.socket:
         finally:
             os.umask(before)
         if group:
-            os.chown(hidden, -1, grp.getgrnam(group).gr_gid)
+            _give(hidden, path, group)
         os.chmod(hidden, mode)
         os.rename(hidden, path)
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, StartError) as error:
         sock.close()
         with contextlib.suppress(OSError):
             os.unlink(hidden)
@@ -99,6 +99,16 @@ def _unix(path: str, mode: int, group: str) -> socket.socket:
             raise StartError(f"unix:{path}: there is no group {group!r}") from error
         raise
     return sock
+
+
+def _give(hidden: str, path: str, group: str) -> None:
+    try:
+        os.chown(hidden, -1, grp.getgrnam(group).gr_gid)
+    except PermissionError as error:
+        raise StartError(
+            f"unix:{path}: can't be given to the group {group} of [milter] socket_group, to which this user does not belong; "
+            "start as root, or leave the option out and let the folder be of that group and setgid"
+        ) from error
 
 
 def _is_stale(path: str) -> bool:

@@ -4,6 +4,9 @@ import grp
 import os
 import socket
 import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -74,6 +77,27 @@ def test_an_unknown_group_is_an_error_and_leaves_nothing(tmp_path: Path) -> None
     with pytest.raises(StartError, match="no group 'no-such-group'"):
         bind(f"unix:{tmp_path}/s", group="no-such-group")
     assert os.listdir(tmp_path) == []
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Without the rights of root, if there are any."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+def test_a_group_of_others_is_an_error_that_says_what_to_do_and_leaves_nothing() -> None:
+    group = next(one.gr_name for one in grp.getgrall() if one.gr_gid not in (os.getegid(), *os.getgroups()))
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        with as_nobody(), pytest.raises(StartError, match=rf"/s: can't be given to the group {group} .* start as root"):
+            bind(f"unix:{folder}/s", group=group)
+        assert os.listdir(folder) == []
 
 
 def test_an_address_in_use_releases_what_was_bound_before(tmp_path: Path) -> None:
