@@ -123,7 +123,11 @@ class KeyWatch:
         if one.state != before:
             bad = one.state in ("mismatch", "missing")
             log.log(
-                logging.WARNING if bad else logging.INFO, "[%s] key %s: %s", one.section, one.name, detail or one.state
+                logging.WARNING if bad else logging.INFO,
+                "[%s] record %s: %s",
+                one.section,
+                one.name,
+                detail or one.state,
             )
 
 

@@ -264,7 +264,7 @@ def _size(octets: int) -> str:
 def _dns(found: Report) -> str:
     hits, misses = found["cache"].get("hit", 0), found["cache"].get("miss", 0)
     if not hits + misses:
-        return "no questions yet"
+        return "no questions for mail yet"
     share = f"{100.0 * hits / (hits + misses):.1f} % of {plural(hits + misses, 'question')} answered from the cache"
     return f"{share}; {_counts(found['questions'], 'none sent', 'sent: ')}"
 

@@ -56,8 +56,8 @@ def page(daemon: Daemon) -> str:
 
 
 @contextmanager
-def answering(answer: bytes) -> Iterator[int]:
-    """A server that says the same to everybody; the port."""
+def answering(answer: bytes, *, trickles: bool = False) -> Iterator[int]:
+    """A server that says the same to everybody, and with `trickles` an octet every tenth of a second for ever; the port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -66,9 +66,15 @@ def answering(answer: bytes) -> Iterator[int]:
                     connection, _ = listener.accept()
                 except OSError:
                     return
-                with connection:
-                    connection.recv(4096)
-                    connection.sendall(answer)
+                threading.Thread(target=talk, args=(connection,), daemon=True).start()
+
+        def talk(connection: socket.socket) -> None:
+            with connection, suppress(OSError):
+                connection.recv(4096)
+                connection.sendall(answer)
+                while trickles:
+                    time.sleep(0.1)
+                    connection.sendall(b" ")
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
@@ -162,6 +168,8 @@ def test_keys_that_are_not_published_are_a_warning_and_then_none(tmp_path: Path)
         assert check("-u", page(daemon), "-m", 'authmilter_signing_keys{state="missing"}', "0", "0")[0] == 2
         lines = status_of(daemon)
         assert "keys         published 2, missing 1" in lines
+        assert "DNS          no questions for mail yet" in lines, "these were our own"
+        assert daemon.log_lines(f"[sign gone.example] record {name}: does not exist")
         rows = [line for line in lines if "._domainkey." in line]
         assert re.fullmatch(rf"{name} +rsa-sha256, 2048 bits +20\S+ \S+  missing: {name} does not exist", rows[0]), rows
         assert re.fullmatch(r"e\S+example +ed25519-sha256, 256 bits .*  published", rows[1]), rows
@@ -246,34 +254,6 @@ def test_one_who_takes_connections_and_says_nothing_is_critical() -> None:
             assert (status, "no answer in time" in text) == (2, True), text
 
 
-@contextmanager
-def trickling(head: bytes) -> Iterator[int]:
-    """A server that says that to everybody at once, and then an octet every tenth of a second for ever; the port."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve() -> None:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:
-                    return
-                threading.Thread(target=talk, args=(connection,), daemon=True).start()
-
-        def talk(connection: socket.socket) -> None:
-            with connection, suppress(OSError):
-                connection.recv(4096)
-                connection.sendall(head)
-                while True:
-                    time.sleep(0.1)
-                    connection.sendall(b" ")
-
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield listener.getsockname()[1]
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join(5)
-
-
 @pytest.mark.parametrize("peer", ["socket", "status", "headers", "no length"])
 def test_a_peer_that_trickles_is_unknown_when_the_time_for_all_is_over(daemon: Daemon, peer: str) -> None:
     heads = {
@@ -282,7 +262,7 @@ def test_a_peer_that_trickles_is_unknown_when_the_time_for_all_is_over(daemon: D
         "headers": b"HTTP/1.0 200 OK\r\nX-Field:",
         "no length": b"HTTP/1.0 200 OK\r\n\r\n",
     }
-    with trickling(heads[peer]) as port:
+    with answering(heads[peer], trickles=True) as port:
         url = f"http://127.0.0.1:{port}"
         args = ("-s", f"inet:{port}@127.0.0.1") if peer == "socket" else ("-s", milter(daemon), "-u", url)
         started = time.monotonic()
@@ -295,7 +275,7 @@ def test_a_peer_that_trickles_is_unknown_when_the_time_for_all_is_over(daemon: D
 
 
 def test_a_milter_that_trickles_for_longer_than_a_handshake_may_take_is_critical() -> None:
-    with trickling(b"\0\0\xff\xffO") as port:
+    with answering(b"\0\0\xff\xffO", trickles=True) as port:
         status, text, _ = check("-s", f"inet:{port}@127.0.0.1", "-t", "2", "-w", "0.1", "-c", "0.5")
     assert (status, "no answer in time" in text) == (2, True), text
 
