@@ -32,6 +32,7 @@ _ENVIRONMENT = {
 
 _STATUSES = {
     0: "The daemon ended as it was told, or the command found nothing wrong.",
+    1: "The command found something wrong, or nothing of what it was asked for; its page says which, and what other statuses it has.",
     EX_USAGE: "The command line is wrong.",
     EX_UNAVAILABLE: "A socket, the store or the daemon is not to be had.",
     EX_IOERR: "Standard output can't be written: the disk is full, for instance.",
