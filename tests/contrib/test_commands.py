@@ -107,7 +107,6 @@ def functions_of(file: str) -> frozenset[str]:
 
 POSTFIX, RELAYS = "tests/contrib/test_postfix.py", "tests/contrib/test_relays.py"
 START, MIGRATION = "tests/packaging/test_start.py", "tests/packaging/test_migration.py"
-SENDMAIL = "tests/contrib/test_docs_start_sendmail.py"
 README = "tests/contrib/test_readme.py"
 LOADED = Read("tests/test_readme.py::test_the_configurations_load_without_a_warning")
 FIRST = Read(f"{README}::test_the_first_configuration_signs_and_refuses_nothing")
