@@ -61,10 +61,12 @@ def own_keys(keys: Iterable[tuple[str, str, SigningKey]], *, check: bool = True)
         one = OwnKey(section, domain, key)
         if not check:
             one.detail = "not looked for: [dns] check_keys = no"
-        elif domain:
-            one.name = key_name(key.selector, domain)
-        if check and not one.name:
-            one.detail = "each author's domain has a record of its own" if not domain else "no name of a record"
+        elif not domain:
+            one.detail = "each author's domain has a record of its own"
+        elif not (name := key_name(key.selector, domain)):
+            one.detail = "no name of a record"
+        else:
+            one.name = name
         found.append(one)
     return found
 

@@ -1,4 +1,4 @@
-"""The page for Sendmail: its line is the one that is tested, its change to the configuration works."""
+"""The page for Sendmail: its change to the configuration works."""
 
 import subprocess
 from pathlib import Path
@@ -8,11 +8,6 @@ from tests.contrib.fences import DOCS, of_kind
 from tests.shared import ROOT
 
 PAGE = DOCS / "start-sendmail.md"
-
-
-def test_the_line_is_that_of_contrib_sendmail() -> None:
-    line = of_kind(PAGE, "mc")
-    assert line in (ROOT / "contrib/sendmail/authmilter.mc").read_text()
 
 
 def test_the_socket_is_changed_in_the_configuration_of_the_package(tmp_path: Path) -> None:
