@@ -365,7 +365,7 @@ def test_it_ends_in_time_though_nobody_reads_what_it_says() -> None:
         reader, writer = os.pipe()
         os.close(reader)
         with os.fdopen(writer, "wb") as closed:
-            words = [sys.executable, PLUGIN, "-u", f"http://127.0.0.1:{port}", "-t", "1"]
+            words: list[str | Path] = [sys.executable, PLUGIN, "-u", f"http://127.0.0.1:{port}", "-t", "1"]
             subprocess.run(words, stdout=closed, stderr=subprocess.DEVNULL, timeout=20, check=False)
 
 
