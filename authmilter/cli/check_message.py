@@ -266,7 +266,7 @@ def answer(report: dict[str, Any]) -> str:
     """What an MTA is to do by that object: a line with the action and the reply, then the fields to insert.
 
     They stand in the order in which they go to the top of the message, each above the one before, and fold with LF and a
-    tab.  Those that are to be taken away are not named.
+    blank or a tab.  Those that are to be taken away are not named.
     """
     action, reply = report["action"], report["reply"]
     if not report["enforced"] and action != "tag":
