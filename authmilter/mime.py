@@ -39,6 +39,7 @@ MAX_TEXT = 4 * 1024 * 1024  # octets of one part that become text
 MAX_MARKUP = 4 * 1024 * 1024  # characters of all parts together that are read as HTML
 MAX_SEARCHED = 40  # times the size of the body
 MAX_READINGS = 3  # of one field
+MAX_PIECES = 200_000  # of base64 in a row: some writers pad every line
 
 # What `Mime.oddities` may name.
 ODDITIES = {
@@ -216,7 +217,10 @@ class Part:
         if encoding in ("base64", _JOINED):
             raw = self._source[self._start : min(self._end, self._start + 2 * room)]
             if encoding == _JOINED:
-                return b"".join(map(base64_decoded, _PADDING.split(raw)))
+                pieces = _PADDING.split(raw, MAX_PIECES)
+                if len(pieces) > MAX_PIECES:
+                    self._common.add("limits", "pieces of base64")
+                return b"".join(map(base64_decoded, pieces))
             try:
                 return binascii.a2b_base64(until_padding(raw))
             except binascii.Error:

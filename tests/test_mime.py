@@ -662,6 +662,24 @@ def test_base64_that_there_is_no_room_for_is_not_called_cut(monkeypatch: pytest.
     assert taken.parts[0].data == b"hi!hi"
 
 
+def test_of_base64_in_many_pieces_the_last_takes_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("authmilter.mime.MAX_PIECES", 2)
+    taken = read_all(message(b"Content-Transfer-Encoding: base64\n\n" + b"aGk=\n" * 2 + b"aGkh\n=" * 4))
+    assert {oddity.name for oddity in taken.oddities} == {"base64_joined", "limits"}
+    assert [part.data for part in taken.parts] == [b"hi", b"hihi" + b"hi!" * 4]
+
+
+def test_base64_in_many_pieces_takes_little_room() -> None:
+    body = message(b"Content-Transfer-Encoding: base64\n\n" + b"AAA=" * 1_000_000)
+    tracemalloc.start()
+    try:
+        read_all(body)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 48 * 2**20, "twelve times the message"
+
+
 def test_what_is_too_deep_is_left_as_it_stands() -> None:
     found = mime(Message((HeaderField(b"Content-Type", b" multipart/mixed; boundary=0000"),), body=nested(1000)))
     assert {oddity.name for oddity in found.oddities} >= {"limits"}

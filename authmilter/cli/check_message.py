@@ -192,13 +192,13 @@ async def judge(config: "Config", args: argparse.Namespace, raw: bytes, clock: C
     address = ip_address(args.ip.partition("%")[0])
     macros = {b"j": (config.identity.authserv_id or _host_name()).encode(), b"i": b"check-message"}
     if args.auth_user:
-        macros[b"{auth_authen}"] = args.auth_user.encode()
+        macros[b"{auth_authen}"] = _bytes(args.auth_user)
     refused = (Action.REJECT, Action.TEMPFAIL)
     recipients = [address for word in args.rcpt for address in addresses(word)]
     turned_away: list[tuple[str, Reply]] = []
 
     async def stages() -> None:
-        name = (args.client_name or f"[{address}]").encode()
+        name = _bytes(args.client_name or f"[{address}]")
         if (await session.connect(name, str(address.version), 0, str(address).encode(), macros)).action in refused or (
             await session.helo(_bytes(args.helo), macros)
         ).action in refused:
@@ -266,7 +266,7 @@ def answer(report: dict[str, Any]) -> str:
     """What an MTA is to do by that object: a line with the action and the reply, then the fields to insert.
 
     They stand in the order in which they go to the top of the message, each above the one before, and fold with LF and a
-    tab.  Those that are to be taken away are not named.
+    blank or a tab.  Those that are to be taken away are not named.
     """
     action, reply = report["action"], report["reply"]
     if not report["enforced"] and action != "tag":

@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         if config is not None:
             _compare(report, config)
         lines = [json.dumps(report, indent=2)] if args.json else text(report, url)
-    except (LookupError, TypeError, ValueError, AttributeError):
+    except (LookupError, TypeError, ValueError, OverflowError, AttributeError):
         raise StartError(f"{url}: its answer is not that of an authmilter of this version") from None
     print("\n".join(lines))
     return EX_WRONG if report["problems"] else 0
@@ -118,7 +118,7 @@ def _ask(url: str) -> Report:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         words = (reason.strerror if isinstance(reason, OSError) else "") or str(reason) or type(reason).__name__
         raise StartError(
-            f"no daemon answers at {url}: {words}.  Is it running (systemctl status authmilter), and with this "
+            f"no daemon answers at {url}: {escaped(words)}.  Is it running (systemctl status authmilter), and with this "
             "[metrics] listen?"
         ) from None
     except (ValueError, RecursionError):  # no JSON

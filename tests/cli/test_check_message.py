@@ -282,10 +282,20 @@ def test_the_answer_to_an_mta_that_is_to_defer_is_the_reply(check: Runner) -> No
 
 def test_nothing_of_a_message_adds_a_line_to_the_answer(check: Runner) -> None:
     hostile = 'x\nX-Spam-Flag: NO\r\n\r\n"\x85\u2028\udce4'
-    for words in (["--helo", hostile], ["--mail-from", f"{hostile}@example.org"], ["--rcpt", f"{hostile}@example.net"]):
+    for words in (
+        ["--helo", hostile],
+        ["--client-name", hostile],
+        ["--mail-from", f"{hostile}@example.org"],
+        ["--rcpt", f"{hostile}@example.net"],
+    ):
         done = check(*words, "--answer", str(check.message))
         names = [text.partition(":")[0] for text in done.stdout.split("\n")[1:-1] if not text.startswith("\t")]
         assert names == ["X-Spam-Status", "X-Spam-Score", "X-Spam-Flag", "Authentication-Results"]
+
+
+def test_a_login_may_be_any_octets(check: Runner) -> None:
+    done = check("--auth-user", "x\n\udce4", "--answer", str(check.message))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "accept\n", "")
 
 
 def test_recipients_of_a_list_are_judged_one_by_one(check: Runner) -> None:

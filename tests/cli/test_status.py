@@ -1,6 +1,7 @@
 """`authmilter status`, asking an exporter over HTTP, and a daemon."""
 
 import json
+import math
 import os
 import socket
 import subprocess
@@ -238,6 +239,7 @@ def like(**changes: Any) -> bytes:
     [
         (b"", "no daemon answers"),
         (b"SSH-2.0-OpenSSH_9\r\n", "no daemon answers"),
+        (b"HTTP/9\x1b]0;x\x07 200 OK\r\n\r\n", r"no daemon answers at {url}: HTTP/9\x1b]0;x\x07.  Is"),
         (b"HTTP/1.0 404 Not Found\r\n\r\n", "has no /status"),
         (ok(b"hello"), "another program"),
         (ok(b"[1]"), "another program"),
@@ -250,14 +252,14 @@ def like(**changes: Any) -> bytes:
         (like(version=1, uptime="x"), "not that of an authmilter of this version"),
     ],
     ids=[
-        "nothing", "no HTTP", "no such page", "no JSON", "a list", "an empty object", "no text", "deep", "a long number",
+        "nothing", "no HTTP", "no HTTP, for the terminal", "no such page", "no JSON", "a list", "an empty object", "no text", "deep", "a long number",
         "a redirect to a file", "too little", "other types",
     ],
 )  # fmt: skip
 def test_answers_of_others(answer: bytes, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     server = Server(answer)
     assert main(["status", "--url", server.url]) == 69
-    assert words in capsys.readouterr().err
+    assert words.format(url=server.url) in capsys.readouterr().err
     server.sock.close()
 
 
@@ -273,12 +275,16 @@ def test_an_answer_that_lacks_a_part_for_what_the_configuration_tells(
     server.sock.close()
 
 
-@pytest.mark.parametrize("where", ["today", "keys"])
-@pytest.mark.parametrize("since", [1e300, 1e18])
+@pytest.mark.parametrize(
+    ("where", "since"),
+    [(where, since) for where in ("today", "keys") for since in (1e300, 1e18, math.inf)] + [("uptime", math.inf)],
+)
 def test_a_time_that_none_can_be(
-    since: float, where: str, endpoint: Endpoint, capsys: pytest.CaptureFixture[str]
+    where: str, since: float, endpoint: Endpoint, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report = status._ask(f"http://127.0.0.1:{endpoint.port}")
+    if where == "uptime":
+        report["uptime"] = since
     report["today"]["since"] = since if where == "today" else time.time()
     key = {"selector": "s", "domain": "d", "algorithm": "a", "bits": 1, "state": "unknown", "detail": ""}
     report["keys"]["listed"] = [{**key, "loaded": since if where == "keys" else 0.0}]

@@ -1,6 +1,7 @@
 """check_authmilter against a daemon that is well, one that is not, and what is no daemon at all."""
 
 import json
+import math
 import os
 import re
 import shlex
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,7 +26,7 @@ from tests.rig.sockets import free_port, wait_until
 from tests.shared import ROOT
 
 PLUGIN = CONTRIB / "nagios" / "check_authmilter"
-PERFDATA = re.compile(r"'[^'|]+'=-?[\d.]+[a-z]*(;[\d.:@~-]*){0,4}")
+PERFDATA = re.compile(r"'[^'|]+'=(?:-?[\d.]+[a-z]*|U)(;[\d.:@~-]*){0,4}")
 
 
 @pytest.fixture(scope="module", params=["unix", "inet"])
@@ -308,6 +310,43 @@ def test_another_program_at_the_url_is_unknown(body: bytes) -> None:
     head = b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
     with answering(head + body) as port:
         assert check("-u", f"http://127.0.0.1:{port}")[0] == 3
+
+
+def test_what_another_program_makes_up_stays_within_its_place_on_the_line(daemon: Daemon) -> None:
+    with urllib.request.urlopen(f"{page(daemon)}/status") as answer:
+        report = json.load(answer)
+    report["dns"]["down_seconds"] = math.nan
+    report["today"]["messages"] = {"in\nOK - x | 'a'=1\n\ud800": {"accept\n": 1}}
+    report["problems"] = ["one\n|'a'=1\ud800\x1b[1m"]
+    body = json.dumps(report).encode()
+    with answering(b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body) as port:
+        status, text, data = check("-u", f"http://127.0.0.1:{port}")
+    assert (status, text) == (1, "AUTHMILTER WARNING - one??'a'=1??[1m")
+    assert data["dns_down"].startswith("U;")
+    assert data["in_OK - x _ _a__1___accept__today"] == "1;;;0"
+
+
+def test_a_locale_without_a_character_does_not_cost_the_line(daemon: Daemon) -> None:
+    with urllib.request.urlopen(f"{page(daemon)}/status") as answer:
+        report = json.load(answer)
+    report["problems"] = ["\u0142"]
+    body = json.dumps(report).encode()
+    with answering(b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body) as port:
+        done = subprocess.run(
+            [sys.executable, PLUGIN, "-u", f"http://127.0.0.1:{port}"],
+            env={"PYTHONIOENCODING": "latin-1"}, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.startswith("AUTHMILTER WARNING - ? | ")
+
+
+def test_it_ends_in_time_though_nobody_reads_what_it_says() -> None:
+    with trickling(b"HTTP/1.0 200 OK\r\n\r\n") as port:
+        reader, writer = os.pipe()
+        os.close(reader)
+        with os.fdopen(writer, "wb") as closed:
+            words: list[str | Path] = [sys.executable, PLUGIN, "-u", f"http://127.0.0.1:{port}", "-t", "1"]
+            subprocess.run(words, stdout=closed, stderr=subprocess.DEVNULL, timeout=20, check=False)
 
 
 def test_what_is_wrong_with_several_is_said_worst_first(daemon: Daemon) -> None:
