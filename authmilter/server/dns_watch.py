@@ -65,8 +65,10 @@ class DnsWatch:
         """A question had that outcome: see `StubResolver`."""
         self._metrics.dns_query(rdtype, outcome, seconds)
         if outcome != "temperror":
-            self._in_a_row = 0
-            self._answered += 1
+            # That there is nothing of a name any resolver can say by itself, and of names that a sender chooses (RFC 6303).
+            if outcome == "ok":
+                self._in_a_row = 0
+                self._answered += 1
             return
         self._in_a_row += 1
         self._failed += 1

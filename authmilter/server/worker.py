@@ -50,7 +50,7 @@ WARN_EVERY = 60.0
 ALARM_EVERY = 900.0  # of each worker, as long as the store is down
 PURGE_EVERY = 3600.0
 PURGED = Space("purged")
-MOST_KEYS_LISTED = 300  # of a configuration may be thousands; the worst are first
+MOST_KEYS_LISTED = 200  # of a configuration may be thousands; the worst are first
 LAST_RECORDS = 5.0  # for what is still to be remembered, after the last connection
 
 

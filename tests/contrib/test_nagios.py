@@ -341,7 +341,7 @@ def test_a_locale_without_a_character_does_not_cost_the_line(daemon: Daemon) -> 
 
 
 def test_it_ends_in_time_though_nobody_reads_what_it_says() -> None:
-    with trickling(b"HTTP/1.0 200 OK\r\n\r\n") as port:
+    with answering(b"HTTP/1.0 200 OK\r\n\r\n", trickles=True) as port:
         reader, writer = os.pipe()
         os.close(reader)
         with os.fdopen(writer, "wb") as closed:

@@ -162,7 +162,8 @@ async def test_silent_domains_of_a_sender_are_no_silence_of_nameservers() -> Non
 
 
 async def test_failures_among_answers_are_nobodys_concern() -> None:
-    with DNSServer(behaviours={"broken.example": "servfail", "b2.example": "servfail"}) as server:
+    records = {"good.example TXT": ["v=spf1 -all"]}
+    with DNSServer(records, behaviours={"broken.example": "servfail", "b2.example": "servfail"}) as server:
         async with workers(server.address) as both:
             for name in ("broken.example", "b2.example", "good.example", "broken.example", "b2.example"):
                 await both.ask(name)
@@ -182,7 +183,8 @@ async def test_what_a_resolver_knows_by_itself_does_not_hide_that_it_is_cut_off(
 
 
 async def test_who_has_more_answers_than_failures_needs_no_name_of_the_internet() -> None:
-    with DNSServer(behaviours={"*": "refused", "*.a.example": "servfail"}) as server:
+    records = {"*.corp.example TXT": ["v=spf1 -all"]}
+    with DNSServer(records, behaviours={"com": "refused", "*.a.example": "servfail"}) as server:
         async with workers(server.address) as both:
             await both.mail("a.example")
             await both.until(down=True)
@@ -191,6 +193,19 @@ async def test_who_has_more_answers_than_failures_needs_no_name_of_the_internet(
             await both.ask("b.a.example")
             await asyncio.sleep(0.5)
             assert both.down() == 0.0
+
+
+async def test_names_of_which_a_resolver_knows_by_itself_that_there_is_nothing_hide_no_outage() -> None:
+    """RFC 6303 and RFC 6761: a sender may choose as many as he likes."""
+    with DNSServer(behaviours={"com": "servfail", "*.a.example": "servfail"}) as server:
+        async with workers(server.address) as both:
+            for turn in range(3):
+                await both.ask(f"n{turn}.invalid")
+                await both.ask(f"n{turn}.a.example")
+            await both.until(down=True)
+            await asyncio.gather(*(both.ask(f"m{number}.invalid") for number in range(20)))
+            await asyncio.sleep(0.5)
+            assert both.down() > 0.0
 
 
 async def test_without_a_name_nothing_is_asked_or_found() -> None:
