@@ -116,7 +116,7 @@ class Sample(NamedTuple):
     results: dict[str, str]
     refused: str = ""  # how the reply of the old programs begins
     new: str = ""  # how ours begins, where the old programs let it pass
-    old: dict[str, str] | None = None  # their results, where they differ
+    old: tuple[dict[str, str], ...] = ()  # what their results may be, where they differ
     helo: str = ""  # if it is not that of the client
 
 
@@ -166,7 +166,7 @@ SAMPLES = {
         plain("a@good.example>, Other <a@soft.example"),
         results("pass", "none", "permerror"),
         new="550 5.7.1",
-        old=results("pass", "none", "none"),
+        old=(results("pass", "none", "none"),),
     ),
     "forged greeting": Sample(
         STRANGER, "a@plain.example", plain("a@plain.example"), UNKNOWN, "550 5.7.23", helo="mail.good.example"
@@ -184,7 +184,8 @@ SAMPLES = {
         "a@mute.example",
         signed("a@mute.example", "mute.example"),
         results("pass", "temperror", "temperror"),
-        old=results("pass", "none", "none"),
+        # OpenDKIM makes nearly always the first of it.
+        old=(results("pass", "none", "none"), results("pass", "fail", "none")),
     ),
     "forged author": Sample(
         STRANGER, "l@list.example", plain("a@good.example"), results("pass", "none", "fail"), "550 5.7.1"
@@ -527,7 +528,7 @@ def test_the_old_programs_work_as_they_do(name: str, told: dict[str, Told]) -> N
         assert f"{answer.code} {answer.text}".startswith(sample.refused)
     else:
         assert answer.accepted
-        assert results_of_the_old(old) == (sample.old or sample.results)
+        assert results_of_the_old(old) in (sample.old or (sample.results,))
 
 
 def test_step_1_changes_nothing_for_mail(installed: Site) -> None:
@@ -545,7 +546,7 @@ def test_in_the_trial_both_say_the_same(name: str, trial: Site, told: dict[str, 
         assert sample.refused in f"{answer.code} {answer.text}"
         return
     assert answer.accepted
-    assert results_of_the_old(text) == (sample.old or sample.results)
+    assert results_of_the_old(text) in (sample.old or (sample.results,))
     assert judged(text, TRIAL) == sample.results
 
 
