@@ -1,4 +1,4 @@
-"""What README shows is what authmilter reads."""
+"""What README and the page on policy show is what authmilter reads."""
 
 import re
 
@@ -10,7 +10,11 @@ from tests.shared import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # Indented lines, with empty ones between them, of which the first is the head of a section.
-BLOCKS = re.findall(r"(?m)^ {4,7}\[[a-z_]+[^]\n]*\].*\n(?:(?: {4,7}\S.*| *)\n)*", README)
+BLOCKS = [
+    block
+    for text in (README, (ROOT / "contrib/docs/policy.md").read_text(encoding="utf-8"))
+    for block in re.findall(r"(?m)^ {4,7}\[[a-z_]+[^]\n]*\].*\n(?:(?: {4,7}\S.*| *)\n)*", text)
+]
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=[block.split("]")[0].strip(" [") for block in BLOCKS])

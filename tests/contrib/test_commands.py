@@ -136,12 +136,16 @@ BLOCKS: dict[str, dict[tuple[str, str], Proof]] = {
         ("First configuration for Postfix", "smtpd_milters = inet:127.0.0.1:8891"): FIRST,
         ("First configuration for Postfix", "[policy]"): FIRST,
         ("First configuration for Postfix", "cd /etc/authmilter/keys                       # mkdir -p"): FIRST,
+    },
+    "contrib/docs/policy.md": {
         ("Forwarded mail, lists, and exceptions", "[forwarders]"): LOADED,
         ("Forwarded mail, lists, and exceptions", "[dmarc override gmail.com]            ; another policy t"): LOADED,
         ("Before DATA: lists, greylisting, limits", "[dnsbl zen]                           ; any list, under"): LOADED,
         ("Content", "[identity]"): LOADED,
-        ("Content", 'require "fileinto";'): Read(f"{START}::test_the_sieve_of_readme_puts_aside_what_is_marked"),
+        ("Content", 'require "fileinto";'): Read(f"{START}::test_the_sieve_of_the_page_puts_aside_what_is_marked"),
         ("Content", "[antivirus]                           ; clamd: 554 5.7.1"): LOADED,
+    },
+    "contrib/docs/classifier.md": {
         ("Teach it what is spam here", "authmilter learn ham ~alice/Maildir/.Archive /var/mail/b"): TAUGHT,
         ("Teach it what is spam here", "authmilter evaluate ~alice/Maildir/.Archive ~alice/Maild"): TAUGHT,
     },

@@ -1,4 +1,4 @@
-"""README.md: its first configuration signs mail in a real Postfix, its commands for the classifier work."""
+"""README.md: its first configuration signs mail in a real Postfix, the commands for the classifier work."""
 
 import mailbox
 import re
@@ -87,7 +87,7 @@ def test_the_classifier_learns_and_is_judged_by_the_commands(tmp_path: Path) -> 
             ["sh", "-euc", script], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=300
         ).stdout
 
-    learn, evaluate = below("Teach it what is spam here")
+    learn, evaluate = below("Teach it what is spam here", ROOT / "contrib/docs/classifier.md")
     told = run(replaced(learn, homes))
     assert re.findall(r"(\d+) messages read, (\d+) new", told) == [("80", "80"), ("40", "40")]
     assert "0 new" in run(replaced(learn, homes)), "what it knows costs nothing"

@@ -241,11 +241,13 @@ def test_fail2ban_bans_who_is_refused_again_and_again(enforcing: tuple[Machine, 
 @pytest.mark.parametrize(
     ("flag", "folder"), [("X-Spam-Flag: YES\n", "Junk"), ("", "INBOX")], ids=["marked", "not marked"]
 )
-def test_the_sieve_of_readme_puts_aside_what_is_marked(enforcing: tuple[Machine, str], flag: str, folder: str) -> None:
+def test_the_sieve_of_the_page_puts_aside_what_is_marked(
+    enforcing: tuple[Machine, str], flag: str, folder: str
+) -> None:
     """By sieve-test of Dovecot, which says what it would do."""
     machine, _ = enforcing
     machine.satisfy("dovecot-sieve")
-    (script,) = (one.text for one in blocks(ROOT / "README.md") if "fileinto" in one.text)
+    (script,) = (one.text for one in blocks(DOCS / "policy.md") if "fileinto" in one.text)
     machine.path("/tmp/junk.sieve").write_text(script)
     machine.path("/tmp/message").write_text(f"{flag}Subject: word\n\nHello\n")
     user = ("setpriv", "--reuid", "backup", "--regid", "backup", "--clear-groups", "env", "HOME=/nonexistent")
