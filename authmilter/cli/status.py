@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -103,12 +104,32 @@ def _is_http(url: str) -> bool:
         return False
 
 
-def _ask(url: str) -> Report:
+def _fetch(url: str, into: list[bytes | Exception]) -> None:
     # Without the proxies that the environment may name: they are for the way out.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"{url}/status", timeout=TIMEOUT) as answer:
-            report = json.loads(answer.read(LARGEST))
+        with opener.open(url, timeout=TIMEOUT) as answer:
+            into.append(answer.read(LARGEST))
+    except Exception as error:
+        into.append(error)
+
+
+def _fetched(url: str) -> bytes:
+    """What is there; raises TimeoutError when all of it takes longer than `TIMEOUT`, however it trickles."""
+    into: list[bytes | Exception] = []
+    thread = threading.Thread(target=_fetch, args=(url, into), daemon=True)
+    thread.start()
+    thread.join(TIMEOUT)
+    if not into:
+        raise TimeoutError("timed out")
+    if isinstance(into[0], Exception):
+        raise into[0]
+    return into[0]
+
+
+def _ask(url: str) -> Report:
+    try:
+        report = json.loads(_fetched(f"{url}/status"))
     except urllib.error.HTTPError as error:
         error.close()
         raise StartError(

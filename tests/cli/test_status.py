@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -300,6 +301,27 @@ def test_a_server_that_says_nothing_is_not_waited_for(
     monkeypatch.setattr(status, "TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         assert main(["status", "--url", f"http://127.0.0.1:{silent.getsockname()[1]}"]) == 69
+    assert "timed out" in capsys.readouterr().err
+
+
+def test_a_server_that_trickles_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(status, "TIMEOUT", 0.4)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def trickle() -> None:
+            connection, _ = server.accept()
+            with connection, suppress(OSError):
+                connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
+                for _ in range(100):
+                    connection.sendall(b" ")
+                    time.sleep(0.1)
+
+        threading.Thread(target=trickle, daemon=True).start()
+        started = time.monotonic()
+        assert main(["status", "--url", f"http://127.0.0.1:{server.getsockname()[1]}"]) == 69
+    assert time.monotonic() - started < 5.0
     assert "timed out" in capsys.readouterr().err
 
 
