@@ -74,7 +74,7 @@ def own_keys(keys: Iterable[tuple[str, str, SigningKey]], *, check: bool = True)
 class KeyWatch:
     """Looks for the records of these keys; `tell` is called when a round is done, and before the first.
 
-    What `before` knew of the same key is known until the next look.
+    `unexpected` is called while an exception that nobody expected is handled.  What `before` knew of the same key is known until the next look.
     """
 
     def __init__(
@@ -82,12 +82,14 @@ class KeyWatch:
         keys: Sequence[OwnKey],
         ask: Ask,
         tell: Callable[[Sequence[OwnKey]], None],
+        unexpected: Callable[[], None],
         before: Sequence[OwnKey] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.keys = keys
         self._ask = ask
         self._tell = tell
+        self._unexpected = unexpected
         self._clock = clock
         known = {(one.name, _octets(one.key.key.public_key())): one for one in before if one.looked is not None}
         for one in keys:
@@ -100,7 +102,7 @@ class KeyWatch:
 
         One question is under way at a time, however many keys there are.
         """
-        self._tell(self.keys)
+        self._tell_all()
         for look in count():
             for one in self.keys:
                 if one.name and (look % LOOKS == 0 or one.state != "published"):
@@ -108,8 +110,16 @@ class KeyWatch:
                         await self._look(one)
                     except Exception:
                         log.exception("%s could not be looked for", one.name)
-            self._tell(self.keys)
+                        self._unexpected()
+            self._tell_all()
             await sleep(RETRY)
+
+    def _tell_all(self) -> None:
+        try:
+            self._tell(self.keys)
+        except Exception:
+            log.exception("what is known of the keys could not be told")
+            self._unexpected()
 
     async def _look(self, one: OwnKey) -> None:
         try:

@@ -78,7 +78,7 @@ class Worker:
         self._alarm_again = 0.0
         self._watches: list[asyncio.Task[None]] = []
         self._board = board
-        self._keys = KeyWatch((), self._ask_anew, self._tell_of_keys)
+        self._keys = KeyWatch((), self._ask_anew, self._tell_of_keys, self._key_watch_failed)
         self.rules: Rulebook
         self.engine: NativeEngine | LibmilterEngine
 
@@ -183,11 +183,14 @@ class Worker:
         self._watches = [asyncio.create_task(self.rules.pipeline.services.lists.watch())]
         if self.slot == 1:  # one looks for all
             keys = own_keys(self.files.signing_keys(), check=self.config.dns.check_keys)
-            self._keys = KeyWatch(keys, self._ask_anew, self._tell_of_keys, self._keys.keys)
+            self._keys = KeyWatch(keys, self._ask_anew, self._tell_of_keys, self._key_watch_failed, self._keys.keys)
             self._watches.append(asyncio.create_task(self._keys.watch()))
 
     async def _ask_anew(self, name: str, rdtype: str) -> Answer:
         return await self.dns.ask_anew(name, rdtype)
+
+    def _key_watch_failed(self) -> None:
+        self.metrics.check_error("dkim", "exception")
 
     def _tell_of_keys(self, keys: Sequence[OwnKey]) -> None:
         """To metrics and to the exporter."""

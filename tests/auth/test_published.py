@@ -133,7 +133,7 @@ async def watching(
 ) -> AsyncIterator[tuple[KeyWatch, Told]]:
     dns = StubResolver(Dns(nameservers=(server.address,), timeout=Seconds(0.3)))
     told = Told()
-    watch = KeyWatch(keys, dns.ask_anew, told, before)
+    watch = KeyWatch(keys, dns.ask_anew, told, unexpected, before)
     task = asyncio.create_task(watch.watch())
     try:
         yield watch, told
@@ -207,6 +207,45 @@ async def test_after_a_reload_what_was_known_of_the_same_keys_is_known() -> None
             assert told[0] == [("published", ""), *[("unknown", "not looked for yet")] * 2]
             await told.rounds(2)
             assert [state for state, _ in told[1]] == ["published", "mismatch", "missing"]
+
+
+def unexpected() -> None:
+    raise AssertionError("nothing unexpected happens there")
+
+
+async def test_what_breaks_is_logged_and_counted_and_the_other_keys_are_looked_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(published, "RETRY", 0.01)
+    counted = told = 0
+    thrice = asyncio.Event()
+    both = keys()
+
+    async def ask(name: str, rdtype: str) -> Answer:
+        if name == both[0].name:
+            raise ValueError("broken")
+        return Answer((str(ED25519_RECORD),), exists=True)
+
+    def tell(keys: Sequence[OwnKey]) -> None:
+        nonlocal told
+        told += 1
+        if told == 3:
+            thrice.set()
+        raise ValueError("no room")
+
+    def count() -> None:
+        nonlocal counted
+        counted += 1
+
+    task = asyncio.create_task(KeyWatch(both, ask, tell, count).watch())
+    async with asyncio.timeout(10):
+        await thrice.wait()
+    await asyncio.sleep(0)
+    task.cancel()
+    assert [one.state for one in both] == ["unknown", "published"]
+    assert counted >= 5  # three times it could not tell, and twice not ask
+    said = {record.getMessage() for record in caplog.records}
+    assert {f"{both[0].name} could not be looked for", "what is known of the keys could not be told"} <= said
 
 
 async def test_who_does_not_want_it_asks_nothing() -> None:
